@@ -1,0 +1,3 @@
+"""Idiolect: one library for the whole life of a language model."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,50 @@
+"""The errors a user can cause, and the exit codes they end with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line."""
+
+    DONE = 0
+    BUG = 1
+    BAD_INPUT = 2
+    IN_USE = 3
+    CANNOT_WRITE = 4
+    DIVERGED = 5
+    NO_SANDBOX = 6
+    OUT_OF_MEMORY = 7
+    CHECK_FAILED = 8
+    STOPPED = 75
+    INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """Something the user can mend: one line of what is wrong, one of how to mend it; shown without a traceback."""
+
+    def __init__(self, what: str, mend: str, code: Exit = Exit.BAD_INPUT) -> None:
+        super().__init__(what, mend)
+        self.what = what
+        self.mend = mend
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.what}\n{self.mend}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean "x"?)` for the known name closest to `name`, or an empty text when none is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def missing_extra(extra: str, package: str, purpose: str) -> UserError:
+    """The error for a package of an optional extra that is not installed."""
+    return UserError(
+        f"{purpose} needs the package {package}, which is not installed",
+        f"install it with: pip install 'idiolect[{extra}]'",
+    )

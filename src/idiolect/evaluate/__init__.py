@@ -1,0 +1,1 @@
+"""Scores of texts and models: log-probability, perplexity, bits per byte, baselines."""

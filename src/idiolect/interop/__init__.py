@@ -1,0 +1,1 @@
+"""Model folders on disk, ours and other people's."""

@@ -1,0 +1,1 @@
+"""One file a family behind one contract: `step(ids, state) -> logits, state`."""

@@ -1,0 +1,76 @@
+"""What every language model of the house is: the one contract that decoding, scoring and training know.
+
+Shapes: B rows, T positions, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from idiolect.config import Settings
+
+
+@runtime_checkable
+class State(Protocol):
+    """What a model remembers of each row. Its layout is private to the model."""
+
+    lengths: Tensor
+    """Tokens each row has consumed, int64 [B]."""
+
+    def select(self, rows: Tensor) -> Self:
+        """A new state whose row i is a copy of row rows[i] (int64 [N]); beams fork with it."""
+        ...
+
+    def put(self, rows: Tensor, other: Self) -> None:
+        """Copies row i of `other` into slot rows[i], in place; continuous batching fills slots with it."""
+        ...
+
+    def truncate(self, lengths: Tensor) -> None:
+        """Goes back to `lengths` (int64 [B]), which lie within the last `step` call, in place."""
+        ...
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """p(next token | what came before), for any family."""
+
+    settings: Settings
+    vocabulary: int
+    """V, the number of ids."""
+    context: int | None
+    """Longest sequence the model can read; None: no limit."""
+    normalised: bool
+    """Whether exp(score) is a probability; False refuses perplexity and bits per byte."""
+
+    def init_state(
+        self, batch: int, length: int, source: Tensor | None = None, source_lengths: Tensor | None = None
+    ) -> Any:
+        """The state of `batch` rows before any token, allocated for `length` tokens."""
+        ...
+
+    def step(self, ids: Tensor, state: Any, lengths: Tensor | None = None, last: bool = False) -> tuple[Tensor, Any]:
+        """Reads ids [B, T]; returns (logits [B, T, V], or [B, 1, V] at each row's last real id if `last`, state).
+
+        Ids are right-padded: ids at or past lengths[b] (int64 [B], all T when None) change nothing. The state
+        passed in is consumed. A row of length 0 keeps its state; its logits mean nothing.
+        """
+        ...
+
+    def score(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Natural log-probabilities [B, T] in float32 or better: out[b, t] = log p(ids[b, t] | ids[b, :t]).
+
+        Column 0 is 0 (the first id is given: callers put end-of-text there), and so is everything at or past
+        lengths[b].
+        """
+        ...
+
+
+def last_positions(logits: Tensor, lengths: Tensor | None) -> Tensor:
+    """Logits [B, T, V] (or any [B, T, D]) → [B, 1, V] at each row's last real position."""
+    if lengths is None:
+        return logits[:, -1:]
+    index = (lengths.to(logits.device) - 1).clamp_min(0)
+    return logits[torch.arange(logits.shape[0], device=logits.device), index].unsqueeze(1)

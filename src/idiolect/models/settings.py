@@ -1,0 +1,129 @@
+"""Settings of every model family; torch-free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from idiolect.config import Settings
+
+FROM = Field(default=None, alias="from")
+CONTEXT = Field(default=256, ge=1)
+
+
+class NGramSettings(Settings):
+    """Counts of token sequences."""
+
+    kind: Literal["ngram"] = "ngram"
+    """The family."""
+    order: int = Field(default=5, ge=1, le=32)
+    """Longest sequence counted, in tokens, the predicted one included; 0 of `infinite` has no limit."""
+    smoothing: Literal["mle", "add-k", "stupid-backoff", "kneser-ney", "infinite"] = "kneser-ney"
+    """mle, add-k, stupid-backoff (unnormalised), kneser-ney (interpolated modified), infinite (unbounded backoff)."""
+    k: float = Field(default=1.0, gt=0)
+    """What add-k adds to every count."""
+    backoff: float = Field(default=0.4, gt=0, le=1)
+    """The factor of stupid backoff for each shorter context."""
+
+    model_config = {"populate_by_name": True}
+
+
+class RecurrentSettings(Settings):
+    """A recurrent network: Elman (rnn), LSTM or GRU."""
+
+    kind: Literal["rnn", "lstm", "gru"]
+    """The family."""
+    layers: int = Field(default=1, ge=1)
+    """Recurrent layers."""
+    width: int = Field(default=256, ge=1)
+    """Hidden units a layer; also the width of the embedding."""
+    context: int = CONTEXT
+    """Tokens in a training window; the state starts at zero in each."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of activations dropped while training, between layers and before the head."""
+    tied: bool = False
+    """Use the embedding matrix as the output matrix."""
+    nonlinearity: Literal["tanh", "logistic"] = "tanh"
+    """Of the Elman network only; logistic is the sigma of the textbook equations."""
+
+    model_config = {"populate_by_name": True}
+
+
+class DecoderSettings(Settings):
+    """A causal transformer whose settings cover the GPT-2 and the Llama/Qwen styles."""
+
+    kind: Literal["decoder"] = "decoder"
+    """The family."""
+    layers: int = Field(default=4, ge=1)
+    """Transformer blocks."""
+    heads: int = Field(default=4, ge=1)
+    """Query heads a block."""
+    kv_heads: int | None = Field(default=None, ge=1)
+    """Key/value heads a block (grouped-query attention); unset: as many as heads."""
+    width: int = Field(default=128, ge=1)
+    """Width of the residual stream (d_model)."""
+    head_width: int | None = Field(default=None, ge=1)
+    """Width of one head (d_head); unset: width / heads, which must divide."""
+    mlp_width: int | None = Field(default=None, ge=1)
+    """Hidden width of the MLP; unset: 4 x width (gelu, relu) or 8/3 x width rounded up to 8 (swiglu)."""
+    context: int = CONTEXT
+    """Longest sequence, in tokens."""
+    norm: Literal["rms", "layer"] = "rms"
+    """RMSNorm or LayerNorm, before each sublayer and before the head."""
+    norm_epsilon: float = Field(default=1e-5, gt=0)
+    """Added to the variance in a norm."""
+    position: Literal["rope", "learned", "none"] = "rope"
+    """Rotary positions, a learnt embedding, or none."""
+    rope_theta: float = Field(default=10000.0, gt=0)
+    """Base of the rotary frequencies."""
+    mlp: Literal["swiglu", "gelu", "relu"] = "swiglu"
+    """Gated SiLU, GELU (tanh approximation, as GPT-2) or ReLU."""
+    tied: bool = True
+    """Use the embedding matrix as the output matrix."""
+    attention_bias: Literal["none", "qkv", "all"] = "none"
+    """Which attention projections have a bias."""
+    mlp_bias: bool = False
+    """Whether the MLP's projections have a bias."""
+    qk_norm: bool = False
+    """RMSNorm of each query and key head (Qwen3)."""
+    window: int | None = Field(default=None, ge=1)
+    """Sliding window: a token attends to this many tokens, itself included; unset: to all before it."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of activations dropped while training (embedding, attention, residual branches)."""
+
+    model_config = {"populate_by_name": True}
+
+    @model_validator(mode="after")
+    def _check(self) -> DecoderSettings:
+        problems = []
+        if self.head_width is None and self.width % self.heads:
+            problems.append(f"heads ({self.heads}) must divide width ({self.width}), or head_width must be given")
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            problems.append(f"kv_heads ({self.kv_heads}) must divide heads ({self.heads})")
+        if self.position == "rope" and self.d_head % 2:
+            problems.append(f"rotary positions need an even head_width, not {self.d_head}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def d_head(self) -> int:
+        """Width of one head."""
+        return self.head_width or self.width // self.heads
+
+    @property
+    def d_mlp(self) -> int:
+        """Hidden width of the MLP."""
+        if self.mlp_width is not None:
+            return self.mlp_width
+        return -(-self.width * 8 // 3 // 8) * 8 if self.mlp == "swiglu" else 4 * self.width
+
+    @property
+    def n_kv(self) -> int:
+        """Key/value heads."""
+        return self.kv_heads or self.heads
+
+
+ModelSettings = Annotated[NGramSettings | RecurrentSettings | DecoderSettings, Field(discriminator="kind")]

@@ -1,0 +1,1 @@
+"""Numbers before a run: parameters and memory."""

@@ -1,0 +1,1 @@
+"""One stage function and its recipe files for each way of training."""

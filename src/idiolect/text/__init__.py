@@ -1,0 +1,1 @@
+"""Documents: read from files of many kinds, one stream larger than memory."""

@@ -1,0 +1,1 @@
+"""Tokenizers: learnt, saved, loaded, compared; they own the special ids."""

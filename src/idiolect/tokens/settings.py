@@ -1,0 +1,29 @@
+"""Settings of a tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from idiolect.config import Settings
+
+Kind = Literal["word", "char", "byte", "bpe", "wordpiece", "unigram"]
+
+
+class TokenizerSettings(Settings):
+    """How text is cut into tokens."""
+
+    kind: Kind = "bpe"
+    """word, char, byte, bpe (byte-level), wordpiece or unigram."""
+    size: int = Field(default=4096, ge=3, le=4_000_000)
+    """Tokens in the vocabulary, special ones included; a limit for word and char, no effect on byte (always 258)."""
+    pattern: str | None = None
+    """Regular expression that cuts text into pre-tokens; for word, it matches the words and the rest is dropped."""
+    lowercase: bool = False
+    """Lower-case the text first; the tokenizer is then lossy and says so."""
+    from_: Path | None = Field(default=None, alias="from")
+    """A folder with a tokenizer.json (or GPT-2's encoder.json and vocab.bpe) to use instead of learning one."""
+
+    model_config = {"populate_by_name": True}

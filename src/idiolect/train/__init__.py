@@ -1,0 +1,1 @@
+"""Objectives, optimisers, schedules, precision, checkpoints and the one loop."""
