@@ -1,1 +1,115 @@
-"""The command line: parse, call one function of `api`, print."""
+"""The command line: parse, call one function of `api`, print. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from idiolect.errors import Exit, UserError
+
+VERBS = {
+    "quickstart": "The whole life once, on text that every Python ships, in minutes on a CPU.",
+    "doctor": "What this machine offers and what will be used.",
+    "recipes": "List the recipes that ship, or show one to start your own from.",
+    "tokenizer": "Learn, use and compare tokenizers.",
+    "plan": "Parameters and memory of a recipe, before anything runs.",
+    "train": "Learn a model of any family from text.",
+    "resume": "Go on with a run that stopped.",
+    "verify-resume": "Prove on a run's own recipe that resuming gives the uninterrupted run, bit for bit.",
+    "runs": "List, show, compare and plot runs.",
+    "generate": "Continue a prompt.",
+    "explore": "Decoding strategies side by side, and the next-token distribution before and after reshaping.",
+    "score": "Log-probability, perplexity and bits per byte of a text.",
+    "evaluate": "Score models on a file, beside the baselines.",
+    "export": "Write a model in another format.",
+    "import": "Bring a model in from another format.",
+}
+"""Every verb with its help line, in the order of a model's life."""
+
+GROUPS = {
+    "recipes": {"list": "The recipes that ship.", "show": "A recipe with every key and its meaning, as TOML."},
+    "tokenizer": {
+        "train": "Learn a tokenizer from text.",
+        "encode": "Text to ids.",
+        "decode": "Ids to text.",
+        "compare": "The trade-offs of several kinds, in one table.",
+    },
+    "runs": {
+        "list": "The runs below a folder.",
+        "show": "One run: its settings, results and how it ended.",
+        "compare": "One table over all families, in bits per byte.",
+        "plot": "The curves of runs as one HTML page.",
+    },
+}
+"""Verbs that have verbs of their own."""
+
+
+def app() -> object:
+    """The cyclopts application; each verb's module is imported when the verb runs."""
+    from cyclopts import App, Parameter
+
+    from idiolect import __version__
+
+    options = Parameter(negative=(), show_default=True)
+    root = App(name="idiolect", help="The whole life of a language model.", version=__version__, default_parameter=options)
+    for verb, line in VERBS.items():
+        if verb in GROUPS:
+            group = App(name=verb, help=line)
+            for name, text in GROUPS[verb].items():
+                group.command(f"idiolect.cli.verbs:{verb}_{name}", name=name, help=text)
+            root.command(group)
+        else:
+            function = {"import": "import_model", "export": "export_model"}.get(verb, verb.replace("-", "_"))
+            root.command(f"idiolect.cli.verbs:{function}", name=verb, help=line)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with the code of design: see `idiolect.errors.Exit`."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command; returns its exit code. A user's mistake is two lines on stderr, never a traceback."""
+    from cyclopts.exceptions import CycloptsError
+
+    try:
+        result = app()(list(arguments), exit_on_error=False, print_error=False)  # type: ignore[operator]
+        sys.stdout.flush()
+        return int(result) if isinstance(result, int) else Exit.DONE
+    except UserError as error:
+        return _say(error.what, error.mend, error.code)
+    except CycloptsError as error:
+        return _say(_one_line(error), "`idiolect --help` lists the verbs, `idiolect VERB --help` a verb's options", 2)
+    except KeyboardInterrupt:
+        return _say("interrupted", "run it again to start over", Exit.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output went away, as in `idiolect … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.DONE
+    except MemoryError:
+        return _say("out of memory", "`idiolect plan RECIPE` shows what takes it", Exit.OUT_OF_MEMORY)
+    except Exception:
+        return _bug()
+
+
+def _say(what: str, mend: str, code: int) -> int:
+    print(f"error: {what}\n  mend: {mend}", file=sys.stderr)
+    return int(code)
+
+
+def _one_line(error: Exception) -> str:
+    cause = error.__cause__
+    if hasattr(cause, "errors"):  # a pydantic validation behind an option
+        return "; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in cause.errors())
+    return " ".join(str(error).split())
+
+
+def _bug() -> int:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="idiolect-", suffix=".txt", delete=False) as file:
+        file.write(traceback.format_exc())
+    last = traceback.format_exc().strip().splitlines()[-1]
+    return _say(f"a bug of ours: {last}", f"please report it with {file.name}, which holds the traceback", Exit.BUG)

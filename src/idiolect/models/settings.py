@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from idiolect.config import Settings
 
-FROM = Field(default=None, alias="from")
 CONTEXT = Field(default=256, ge=1)
 
 
@@ -19,15 +17,13 @@ class NGramSettings(Settings):
     kind: Literal["ngram"] = "ngram"
     """The family."""
     order: int = Field(default=5, ge=1, le=32)
-    """Longest sequence counted, in tokens, the predicted one included; 0 of `infinite` has no limit."""
+    """Longest sequence counted, in tokens, the predicted one included."""
     smoothing: Literal["mle", "add-k", "stupid-backoff", "kneser-ney", "infinite"] = "kneser-ney"
     """mle, add-k, stupid-backoff (unnormalised), kneser-ney (interpolated modified), infinite (unbounded backoff)."""
     k: float = Field(default=1.0, gt=0)
     """What add-k adds to every count."""
     backoff: float = Field(default=0.4, gt=0, le=1)
     """The factor of stupid backoff for each shorter context."""
-
-    model_config = {"populate_by_name": True}
 
 
 class RecurrentSettings(Settings):
@@ -47,8 +43,6 @@ class RecurrentSettings(Settings):
     """Use the embedding matrix as the output matrix."""
     nonlinearity: Literal["tanh", "logistic"] = "tanh"
     """Of the Elman network only; logistic is the sigma of the textbook equations."""
-
-    model_config = {"populate_by_name": True}
 
 
 class DecoderSettings(Settings):
@@ -93,8 +87,6 @@ class DecoderSettings(Settings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations dropped while training (embedding, attention, residual branches)."""
 
-    model_config = {"populate_by_name": True}
-
     @model_validator(mode="after")
     def _check(self) -> DecoderSettings:
         problems = []
@@ -125,5 +117,14 @@ class DecoderSettings(Settings):
         """Key/value heads."""
         return self.kv_heads or self.heads
 
+
+FAMILIES: dict[str, type[Settings]] = {
+    "ngram": NGramSettings,
+    "rnn": RecurrentSettings,
+    "lstm": RecurrentSettings,
+    "gru": RecurrentSettings,
+    "decoder": DecoderSettings,
+}
+"""The settings of each model.kind."""
 
 ModelSettings = Annotated[NGramSettings | RecurrentSettings | DecoderSettings, Field(discriminator="kind")]

@@ -1,0 +1,45 @@
+"""Every verb as one function: `from idiolect import api; api.train("gpt", ["data.train=text.txt"], "run")`.
+
+The functions live in the rooms that own them and are imported when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+VERBS = {
+    "quickstart": "idiolect.recipes.quickstart",
+    "doctor": "idiolect.devices",
+    "train_tokenizer": "idiolect.tokens.verbs",
+    "encode": "idiolect.tokens.verbs",
+    "decode": "idiolect.tokens.verbs",
+    "compare_tokenizers": "idiolect.recipes.tokenizers",
+    "list_recipes": "idiolect.recipes.load",
+    "show_recipe": "idiolect.recipes.load",
+    "plan": "idiolect.recipes.planning",
+    "train": "idiolect.recipes.pretrain",
+    "resume": "idiolect.recipes.pretrain",
+    "verify_resume": "idiolect.recipes.verify",
+    "list_runs": "idiolect.recipes.runs",
+    "show_run": "idiolect.recipes.runs",
+    "compare_runs": "idiolect.recipes.runs",
+    "plot_runs": "idiolect.recipes.runs",
+    "generate": "idiolect.decode.verbs",
+    "explore": "idiolect.decode.verbs",
+    "score": "idiolect.evaluate.verbs",
+    "evaluate": "idiolect.evaluate.verbs",
+    "export_model": "idiolect.interop.verbs",
+    "import_model": "idiolect.interop.verbs",
+}
+"""The module that owns each verb; the function has the verb's name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in VERBS:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(VERBS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(VERBS)

@@ -1,0 +1,326 @@
+"""The verbs: each parses its own options, calls one function of `api`, and prints what came back."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from idiolect import api
+from idiolect.cli import show
+from idiolect.decode.settings import DecodeSettings
+from idiolect.errors import UserError
+from idiolect.tokens.settings import TokenizerSettings
+
+Json = Annotated[bool, Parameter(help="Print exactly one JSON object on stdout.")]
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+Flat = Parameter(name="*")
+
+
+def quickstart(*, out: Out = Path("quickstart"), seed: int = 0, json: Json = False) -> None:
+    """Learn from the text that every Python ships: BPE, a 5-gram, an LSTM and a transformer, compared in one table.
+
+    Parameters
+    ----------
+    out
+        The folder everything is written to.
+    seed
+        Seed of everything drawn.
+    """
+    show.quickstart(api.quickstart(out, seed=seed), json)
+
+
+def doctor(*, json: Json = False) -> None:
+    """Say what this machine offers and what will be used."""
+    show.facts(api.doctor(), json)
+
+
+def recipes_list(*, json: Json = False) -> None:
+    """List the recipes that ship."""
+    show.facts(api.list_recipes(), json)
+
+
+def recipes_show(name: str, /) -> None:
+    """Print a recipe with every key and its meaning, as TOML.
+
+    Parameters
+    ----------
+    name
+        A recipe that ships, or a file of your own.
+    """
+    print(api.show_recipe(name), end="")
+
+
+def tokenizer_train(
+    *text: Path,
+    out: Out,
+    settings: Annotated[TokenizerSettings, Flat] = TokenizerSettings(),  # noqa: B008
+    json: Json = False,
+) -> None:
+    """Learn a tokenizer from files of text and save it to a folder.
+
+    Parameters
+    ----------
+    text
+        Files or folders of text.
+    out
+        The folder to write.
+    """
+    show.facts(api.train_tokenizer(text, out, settings), json)
+
+
+def tokenizer_encode(tokenizer: Path, text: str, /, *, json: Json = False) -> None:
+    """Turn text into ids.
+
+    Parameters
+    ----------
+    tokenizer
+        A folder with a tokenizer, or a model or run folder.
+    text
+        The text; `-` reads it from standard input.
+    """
+    show.encoded(api.encode(tokenizer, show.text_or_stdin(text)), json)
+
+
+def tokenizer_decode(tokenizer: Path, *ids: int, json: Json = False) -> None:
+    """Turn ids into text.
+
+    Parameters
+    ----------
+    tokenizer
+        A folder with a tokenizer, or a model or run folder.
+    ids
+        Token ids.
+    """
+    text = api.decode(tokenizer, ids)
+    print(json_module.dumps({"text": text}, ensure_ascii=False) if json else text)
+
+
+def tokenizer_compare(
+    *text: Path, size: int = 2048, test: Path | None = None, width: int = 256, json: Json = False
+) -> None:
+    """Compare all kinds of tokenizer, learnt from the same text, in one table.
+
+    Parameters
+    ----------
+    text
+        Files or folders of text to learn from.
+    size
+        Vocabulary of the learnt kinds.
+    test
+        Text to measure on; without it, the last tenth of the text.
+    width
+        Width of the model whose parameters are counted.
+    """
+    show.table(api.compare_tokenizers(text, size=size, test=test, width=width), json)
+
+
+def plan(recipe: str, /, *overrides: str, json: Json = False) -> None:
+    """Say what a recipe needs, before anything runs.
+
+    Parameters
+    ----------
+    recipe
+        A recipe that ships, or a file of your own.
+    overrides
+        key.path=value, as often as needed.
+    """
+    show.plan(api.plan(recipe, overrides), json)
+
+
+def train(recipe: str, /, *overrides: str, out: Out, json: Json = False) -> int:
+    """Learn a model from text; writes a run folder that can be resumed at any time.
+
+    Parameters
+    ----------
+    recipe
+        A recipe that ships, or a file of your own.
+    overrides
+        key.path=value, as often as needed, for example data.train=text.txt train.steps=500.
+    out
+        The run folder to make.
+    """
+    return show.trained(api.train(recipe, overrides, out), json)
+
+
+def resume(run: Path, /, *overrides: str, accept_change: bool = False, step: int | None = None, json: Json = False) -> int:
+    """Go on with a run that stopped, from its newest whole checkpoint.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    overrides
+        key.path=value changes of its recipe; they need --accept-change.
+    accept_change
+        Go on although the text, the tokenizer or the recipe is not what the run began with; kept in the lineage.
+    step
+        The checkpoint to go on from, instead of the newest whole one.
+    """
+    return show.trained(api.resume(run, overrides, accept_change=accept_change, step=step), json)
+
+
+def verify_resume(run: Path, /, *, steps: int = 12, json: Json = False) -> int:
+    """Train a short piece of the run's recipe twice, once killed and resumed, and compare every bit.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    steps
+        Optimiser steps of the piece.
+    """
+    return show.verified(api.verify_resume(run, steps=steps), json)
+
+
+def runs_list(folder: Path = Path("."), /, *, json: Json = False) -> None:
+    """List the runs below a folder."""
+    show.table(api.list_runs(folder), json)
+
+
+def runs_show(run: Path, /, *, json: Json = False) -> None:
+    """Show one run."""
+    show.facts(api.show_run(run), json)
+
+
+def runs_compare(*runs: Path, json: Json = False) -> None:
+    """Compare runs and models of all families in one table, in bits per byte.
+
+    Parameters
+    ----------
+    runs
+        Run folders.
+    """
+    show.table(api.compare_runs(runs), json)
+
+
+def runs_plot(*runs: Path, out: Out) -> None:
+    """Draw the curves of runs into one HTML page.
+
+    Parameters
+    ----------
+    runs
+        Run folders.
+    out
+        The HTML file to write.
+    """
+    print(api.plot_runs(runs, out))
+
+
+def generate(
+    model: Path,
+    prompt: str = "",
+    /,
+    *,
+    settings: Annotated[DecodeSettings, Flat] = DecodeSettings(),  # noqa: B008
+    count: int = 1,
+    json: Json = False,
+) -> None:
+    """Continue a prompt with a model; the text streams to stdout.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder.
+    prompt
+        The text to continue; `-` reads it from standard input; empty starts a document.
+    count
+        How many continuations.
+    """
+    prompt = show.text_or_stdin(prompt)
+    if json:
+        show.json_object(api.generate(model, prompt, settings, count=count))
+    else:
+        show.streamed(prompt, api.generate(model, prompt, settings, count=count, streaming=True), count)
+
+
+def explore(
+    model: Path,
+    prompt: str = "",
+    /,
+    *,
+    settings: Annotated[DecodeSettings, Flat] = DecodeSettings(max_tokens=40),  # noqa: B008
+    candidates: Sequence[str] = (),
+    html: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Show decoding strategies side by side and the next-token distribution before and after reshaping.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder.
+    prompt
+        The text to continue.
+    candidates
+        Rank these words as the continuation.
+    html
+        Also write the page to this file.
+    """
+    show.explored(api.explore(model, show.text_or_stdin(prompt), settings, candidates=candidates, html=html), json)
+
+
+def score(model: Path, text: str, /, *, stride: int | None = None, file: bool = False, json: Json = False) -> None:
+    """Score a text: log-probability, perplexity, bits per byte.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder.
+    text
+        The text; `-` reads it from standard input.
+    stride
+        Slide the window by this many tokens instead of by the whole context.
+    file
+        TEXT is the name of a file to score.
+    """
+    if file:
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {text}: {error}", "give a UTF-8 text file") from None
+    show.scored(api.score(model, show.text_or_stdin(text), stride=stride), json)
+
+
+def evaluate(*models: Path, on: Path, json: Json = False) -> None:
+    """Score models on a file, beside the baselines, in bits per byte.
+
+    Parameters
+    ----------
+    models
+        Model or run folders.
+    on
+        The text to score.
+    """
+    show.evaluated(api.evaluate(models, on), json)
+
+
+def export_model(model: Path, target: Path, /, *, to: str = "hf", json: Json = False) -> None:
+    """Write a model in another format.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder.
+    target
+        The folder (hf) or file (arpa) to write.
+    to
+        hf (Hugging Face folder) or arpa (n-gram models).
+    """
+    show.facts(api.export_model(model, target, to=to), json)
+
+
+def import_model(source: Path, target: Path, /, *, json: Json = False) -> None:
+    """Bring a model in: an ARPA file, or a Hugging Face folder of a known family.
+
+    Parameters
+    ----------
+    source
+        The file or folder.
+    target
+        The model folder to write.
+    """
+    show.facts(api.import_model(source, target), json)

@@ -1,0 +1,74 @@
+"""Recipes by name or file, with overrides from the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from idiolect import config
+from idiolect.errors import UserError, nearest
+from idiolect.models.settings import FAMILIES
+from idiolect.recipes.settings import Recipe
+
+FOLDER = Path(__file__).parent
+EXAMPLE_TEXT = "text.txt"
+"""What `recipes show` writes for data.train, which no shipped recipe can know."""
+
+
+def names() -> dict[str, str]:
+    """Every recipe that ships, with the first line of its file as its description."""
+    out = {}
+    for path in sorted(FOLDER.glob("*.toml")):
+        out[path.stem] = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+    return out
+
+
+def tables(name: str) -> dict[str, Any]:
+    """The TOML tables of a shipped recipe or a file. Raises UserError when there is no such recipe."""
+    shipped = FOLDER / f"{name}.toml"
+    if shipped.parent == FOLDER and shipped.is_file():
+        return tomllib.loads(shipped.read_text(encoding="utf-8"))
+    if name.endswith(".toml") or Path(name).exists():
+        return config.read_toml(Path(name))
+    raise UserError(
+        f"there is no recipe {name}{nearest(name, names())}",
+        "`idiolect recipes list` prints those that ship; a file of your own ends in .toml",
+    )
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, list[str]]:
+    """The recipe with its overrides, and notes on keys that the chosen family left out.
+
+    Changing `model.kind` keeps what the new family shares with the recipe's own (layers, width, context, …) and drops
+    the rest of the file's model keys, so one key changes the family.
+    Raises UserError with every problem of the recipe at once.
+    """
+    base = tables(name)
+    merged = config.override(base, overrides, Recipe)
+    notes = []
+    kind = _kind(merged)
+    if kind != _kind(base) and kind in FAMILIES:
+        given = {text.partition("=")[0].strip() for text in overrides}
+        known = FAMILIES[kind].model_fields
+        dropped = [key for key in merged["model"] if key not in known and f"model.{key}" not in given]
+        for key in dropped:
+            del merged["model"][key]
+        if dropped:
+            notes.append(f"model.kind={kind} has no {', '.join(f'model.{key}' for key in dropped)}: left out")
+    if isinstance(merged.get("data"), dict) and "train" not in merged["data"]:
+        raise UserError(f"{name}: data.train is not given", "add data.train=FILE (or set it in the recipe's [data])")
+    return config.validate(Recipe, merged, name), notes
+
+
+def _kind(recipe: dict[str, Any]) -> Any:
+    model = recipe.get("model")
+    return model.get("kind") if isinstance(model, dict) else None
+
+
+def show(name: str) -> str:
+    """A shipped recipe or a file as complete commented TOML, to start one's own from."""
+    base = tables(name)
+    base.setdefault("data", {}).setdefault("train", [EXAMPLE_TEXT])
+    return config.dump(config.validate(Recipe, base, name), heading=names().get(name, name))
