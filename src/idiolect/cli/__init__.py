@@ -52,7 +52,9 @@ def app() -> object:
     from idiolect import __version__
 
     options = Parameter(negative=(), show_default=True)
-    root = App(name="idiolect", help="The whole life of a language model.", version=__version__, default_parameter=options)
+    root = App(
+        name="idiolect", help="The whole life of a language model.", version=__version__, default_parameter=options
+    )
     for verb, line in VERBS.items():
         if verb in GROUPS:
             group = App(name=verb, help=line)

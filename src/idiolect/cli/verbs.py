@@ -146,7 +146,9 @@ def train(recipe: str, /, *overrides: str, out: Out, json: Json = False) -> int:
     return show.trained(api.train(recipe, overrides, out), json)
 
 
-def resume(run: Path, /, *overrides: str, accept_change: bool = False, step: int | None = None, json: Json = False) -> int:
+def resume(
+    run: Path, /, *overrides: str, accept_change: bool = False, step: int | None = None, json: Json = False
+) -> int:
     """Go on with a run that stopped, from its newest whole checkpoint.
 
     Parameters

@@ -1,0 +1,208 @@
+"""How results are printed: for people on stdout, or as exactly one JSON object."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from idiolect.errors import Exit, UserError
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: dataclasses become objects, paths text, non-finite numbers null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def json_object(value: Any) -> None:
+    """Prints one JSON object."""
+    print(json.dumps(plain(value), ensure_ascii=False, allow_nan=False))
+
+
+def text_or_stdin(text: str) -> str:
+    """The text, or standard input when it is `-`. Raises UserError when that is not UTF-8."""
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8 (byte {error.start})", "convert it first") from None
+
+
+def number(value: Any) -> str:
+    """A value for a table cell: counts with separators, other numbers with four significant digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return "∞" if value > 0 else "-∞" if value < 0 else "–"
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return str(value)
+
+
+def size(count: float) -> str:
+    """Bytes with a unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table of aligned columns: text to the left, numbers to the right."""
+    cells = [[number(cell) for cell in row] for row in rows]
+    table = [list(header), *cells]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    numeric = [all(_is_number(row[column]) for row in cells) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(list(header)), "  ".join("─" * width for width in widths), *map(line, cells)])
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() or text[:2].lstrip("-")[:1].isdigit() or text in ("–", "∞", "-∞")
+
+
+def facts(values: Mapping[str, Any], as_json: bool) -> None:
+    """Names and values, a line each."""
+    if as_json:
+        json_object(values)
+        return
+    width = max(map(len, values), default=0)
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {number(item)}" for key, item in value.items())
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(map(number, value))
+        print(f"{name.replace('_', ' ').ljust(width)}  {number(value)}")
+
+
+def table(result: Mapping[str, Any], as_json: bool) -> None:
+    """A result with `rows` (mappings with the same keys) and optional `notes`."""
+    if as_json:
+        json_object(result)
+        return
+    rows = result["rows"]
+    if rows:
+        print(lines([key.replace("_", " ") for key in rows[0]], [list(row.values()) for row in rows]))
+    for note in result.get("notes", ()):
+        print(note)
+
+
+def encoded(result: Mapping[str, Any], as_json: bool) -> None:
+    """Ids, and the piece each stands for."""
+    if as_json:
+        json_object(result)
+        return
+    print(" ".join(map(str, result["ids"])))
+    print(" ".join(json.dumps(piece, ensure_ascii=False) for piece in result["tokens"]))
+
+
+def plan(result: Mapping[str, Any], as_json: bool) -> None:
+    """Parameters and memory."""
+    if as_json:
+        json_object(result)
+        return
+    parts = [(name, count) for name, count in result["parameter_parts"].items()]
+    print(lines(["parameters", ""], [*parts, ("total", result["parameters"])]))
+    print()
+    memory = [(name, size(count)) for name, count in result["memory_bytes"].items()]
+    print(lines(["peak memory", ""], memory))
+    for key in ("flops", "tokens", "tokens_per_parameter"):
+        if result.get(key) is not None:
+            print(f"{key.replace('_', ' ')}: {number(result[key])}")
+    for note in result.get("notes", ()):
+        print(note)
+
+
+def trained(result: Mapping[str, Any], as_json: bool) -> int:
+    """The end of a run; the exit code says whether it was stopped by a signal."""
+    if as_json:
+        json_object(result)
+    else:
+        validation = result.get("validation", {})
+        print(f"run    {result['run']}")
+        if result.get("model"):
+            print(f"model  {result['model']}")
+        print(f"steps  {number(result['steps'])}   tokens {number(result['tokens'])}")
+        if validation.get("loss") is not None:
+            bits = validation.get("bits_per_byte")
+            print(f"held-out loss {number(validation['loss'])} nats a token, bits per byte {number(bits)}")
+        print(f"report {result['report']}" if result.get("report") else f"resume with: idiolect resume {result['run']}")
+    return int(Exit.STOPPED if result.get("stopped") else Exit.DONE)
+
+
+def verified(result: Mapping[str, Any], as_json: bool) -> int:
+    """Whether resuming is exact."""
+    if as_json:
+        json_object(result)
+    else:
+        print(result["verdict"])
+        for difference in result["differences"]:
+            print(f"  {difference}")
+    return int(Exit.DONE if result["identical"] else Exit.CHECK_FAILED)
+
+
+def streamed(prompt: str, pieces: Iterable[Any], count: int) -> None:
+    """Text as it is generated; several continuations are separated by a line."""
+    if count == 1:
+        print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece.text, end="", flush=True)
+        if piece.finish_reason is not None:
+            print(f"\n[{piece.finish_reason}]", file=sys.stderr)
+    print()
+
+
+def scored(result: Mapping[str, Any], as_json: bool) -> None:
+    """One text's score; the ids are for JSON only."""
+    shown = {key: value for key, value in result.items() if key not in ("ids", "logprobs")}
+    facts(result if as_json else shown, as_json)
+
+
+def evaluated(result: Mapping[str, Any], as_json: bool) -> None:
+    """The score of one model as flat keys (JSON), of several as a table."""
+    table(result, as_json)
+
+
+def explored(result: Mapping[str, Any], as_json: bool) -> None:
+    """Strategies side by side."""
+    if as_json:
+        json_object(result)
+    else:
+        print(result["text"])
+
+
+def quickstart(result: Mapping[str, Any], as_json: bool) -> None:
+    """The table, a sample of each model, where things are and what to type next."""
+    if as_json:
+        json_object(result)
+        return
+    table(result, False)
+    for name, text in result["samples"].items():
+        print(f"\n── {name} writes ──\n{text}")
+    print("\nEverything is in " + str(result["folder"]))
+    for line in result["next"]:
+        print("  " + line)
