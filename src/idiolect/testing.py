@@ -105,11 +105,12 @@ class TinyModel(nn.Module):
         self, ids: Tensor, state: TinyState, lengths: Tensor | None = None, last: bool = False
     ) -> tuple[Tensor, TinyState]:
         """ids [B, T] → logits [B, T or 1, V]."""
-        from idiolect.models.contract import last_positions
-
         hidden = self.body(ids)
-        state.lengths = state.lengths + (ids.shape[1] if lengths is None else lengths)
-        return self.head(last_positions(hidden, lengths) if last else hidden), state
+        read = torch.full((len(ids),), ids.shape[1]) if lengths is None else lengths
+        state.lengths = state.lengths + read
+        if last:
+            hidden = hidden[torch.arange(len(ids)), (read - 1).clamp_min(0)].unsqueeze(1)
+        return self.head(hidden), state
 
     def score(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """log p(ids[b, t] | ids[b, t - 1]), [B, T]; column 0 and padding are 0."""
