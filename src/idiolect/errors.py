@@ -37,8 +37,13 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean "x"?)` for the known name closest to `name`, or an empty text when none is close."""
-    close = get_close_matches(name, list(known), n=1)
+    """` (did you mean "x"?)` for the known name closest to `name`, or an empty text when none is close.
+
+    Initials count as close: "lr" is "learning_rate".
+    """
+    names = list(known)
+    initials = [full for full in names if "".join(word[:1] for word in full.split("_")) == name]
+    close = initials or get_close_matches(name, names, n=1)
     return f' (did you mean "{close[0]}"?)' if close else ""
 
 
