@@ -1,0 +1,47 @@
+"""From settings to a model."""
+
+from __future__ import annotations
+
+import torch
+
+from idiolect import seeds
+from idiolect.models.decoder import Decoder
+from idiolect.models.ngram import NGram
+from idiolect.models.recurrent import Recurrent
+from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+
+KINDS = {"ngram": NGram, "rnn": Recurrent, "lstm": Recurrent, "gru": Recurrent, "decoder": Decoder}
+
+Settings = NGramSettings | RecurrentSettings | DecoderSettings
+Model = NGram | Recurrent | Decoder
+
+
+def build(
+    settings: Settings,
+    vocabulary: int,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    begin_id: int = 0,
+    end_id: int = 0,
+    pad_id: int = 1,
+) -> Model:
+    """A model of `vocabulary` ids with fresh weights in float32; "meta" gives shapes without memory.
+
+    Every parameter is drawn on the CPU from (seed, its name) alone: neither the device, nor torch's global generator,
+    nor another parameter changes it. The special ids are for the n-gram, which has no weights.
+    """
+    if isinstance(settings, NGramSettings):
+        return NGram(settings, vocabulary, begin_id=begin_id, end_id=end_id, pad_id=pad_id)
+    with torch.device("meta"):
+        model = KINDS[settings.kind](settings, vocabulary)
+    if torch.device(device).type == "meta":
+        return model
+    model.to_empty(device=device)
+    model.tie()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            weights = torch.empty(parameter.shape)
+            model.initialise(name, weights, seeds.generator(seed, "weights", name))
+            parameter.copy_(weights)
+    return model

@@ -1,0 +1,47 @@
+"""Scoring a text with any model that has a body and a head, without ever holding the logits of a whole batch."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+CHUNK = 1 << 24
+"""Logits held at once; 64 MiB in float32."""
+
+
+class BodyAndHead(Protocol):
+    """A trainable model: the head turns the body's hidden vectors into logits."""
+
+    head: nn.Linear
+
+    def body(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
+        """ids [B, T] → hidden [B, T, D]."""
+        ...
+
+
+@torch.no_grad()
+def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """log p(ids[b, t] | ids[b, :t]) in nats: ids [B, T], lengths [B] → [B, T], float32 or better.
+
+    Column 0 and everything at or past lengths[b] are 0. Hidden vectors meet the head in chunks of positions.
+    """
+    B, T = ids.shape
+    kind = torch.promote_types(model.head.weight.dtype, torch.float32)
+    out = torch.zeros(B, T, dtype=kind, device=ids.device)
+    real = torch.ones(B, T, dtype=torch.bool, device=ids.device)
+    if lengths is not None:
+        real = torch.arange(T, device=ids.device) < lengths.to(ids.device)[:, None]
+    scored = real[:, 1:]
+    if not scored.any():
+        return out
+    hidden = model.body(ids[:, :-1])[scored]  # [N, D]
+    targets = ids[:, 1:][scored]  # [N]
+    rows = max(1, CHUNK // model.head.weight.shape[0])
+    parts = [
+        -nn.functional.cross_entropy(model.head(part).to(kind), target, reduction="none")
+        for part, target in zip(hidden.split(rows), targets.split(rows))
+    ]
+    out[:, 1:][scored] = torch.cat(parts)
+    return out
