@@ -102,13 +102,16 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):  # another process may be as quick; a file of that name fails below
+    try:
         os.mkdir(folder, 0o700)
+    except FileExistsError:
+        if not folder.is_dir():  # a folder may be there by now: another process was as quick
+            raise
     sync_folder(folder.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` atomically. Raises UserError (exit 4) when the disk refuses; `path` is then as it was."""
+    """Replaces `path` by `data` atomically. Raises UserError (exit 4) when the disk refuses; `path` stays as it was."""
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     with writing(path):
         make_folder(path.parent)

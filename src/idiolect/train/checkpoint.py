@@ -1,0 +1,247 @@
+"""Checkpoints: all that a run needs to go on bit for bit, whole or absent.
+
+`checkpoints/step-N/` holds model.safetensors, optimizer.safetensors and state.json under a manifest of SHA-256 hashes;
+the folder appears by one rename once all of it is on disk. What was damaged since is set aside, never deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from idiolect import __version__, files
+from idiolect.errors import Exit, UserError, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from idiolect.runs import Run
+
+FORMAT = 1
+"""The version of a checkpoint's own layout."""
+DAMAGED = "damaged-"
+"""How the name of a checkpoint begins that was set aside."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run between two optimiser steps."""
+
+    step: int
+    """Optimiser steps done."""
+    model: dict[str, Tensor]
+    """The model's parameters and buffers."""
+    optimizer: dict[str, Tensor]
+    """The optimiser's moments and counters."""
+    memory: dict[str, Any]
+    """What else remembers (loss median, best so far, scaler), as JSON values; floats come back to the bit."""
+    about: dict[str, Any]
+    """What is known of the run: fingerprints of data, tokenizer and recipe; `validation_loss` when it was measured."""
+
+
+def save(run: Run, snapshot: Snapshot, *, reason: str, keep: int) -> Path:
+    """Saves the snapshot as checkpoints/step-N and returns the folder once it would survive a power cut.
+
+    Only then older checkpoints go: the newest `keep` stay, and besides them the one of the lowest
+    `about["validation_loss"]`. On a full disk those of them that would go next go first and the save is tried again.
+    Raises UserError (exit 4) when it still cannot be written; the older checkpoints are then whole.
+    """
+    run.sync_metrics()
+    try:
+        folder = _write(run, snapshot, reason)
+    except UserError as error:
+        if error.code is not Exit.CANNOT_WRITE or not _make_room(run, snapshot.step, keep):
+            raise
+        folder = _write(run, snapshot, reason)
+    prune(run, keep)
+    return folder
+
+
+def _write(run: Run, snapshot: Snapshot, reason: str) -> Path:
+    folder = run.checkpoint(snapshot.step)
+    state = {
+        "step": snapshot.step,
+        "reason": reason,
+        "memory": snapshot.memory,
+        "about": snapshot.about,
+        "environment": environment(),
+    }
+    about = {"checkpoint": FORMAT, "step": snapshot.step, "reason": reason}
+    with files.new_folder(folder, **about, validation_loss=snapshot.about.get("validation_loss")) as aside:
+        save_file(_plain(snapshot.model), aside / "model.safetensors")
+        save_file(_plain(snapshot.optimizer), aside / "optimizer.safetensors")
+        files.write_json(aside / "state.json", state)
+    return folder
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous tensors of which no two share memory (tied weights do), as safetensors wants them."""
+    out: dict[str, Tensor] = {}
+    seen = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().contiguous()
+        shared = (storage := plain.untyped_storage().data_ptr()) in seen and plain.numel() > 0
+        out[name] = plain.clone() if shared else plain
+        seen.add(storage)
+    return out
+
+
+def environment() -> dict[str, str]:
+    """What the bits of a result depend on besides the recipe."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"idiolect": __version__, "torch": torch.__version__, "cpu": cpu, "gpu": gpu}
+
+
+# Which stay
+
+
+def prune(run: Run, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints and the best one."""
+    for step in _superfluous(run, keep):
+        files.remove_folder(run.checkpoint(step))
+
+
+def _superfluous(run: Run, keep: int) -> list[int]:
+    steps = run.steps()
+    losses = {step: loss for step in steps if (loss := _validation_loss(run.checkpoint(step))) is not None}
+    best = min(losses, key=lambda step: (losses[step], step), default=None)
+    return [step for step in steps[:-keep] if step != best]
+
+
+def _validation_loss(folder: Path) -> float | None:
+    try:
+        loss = files.read_manifest(folder).get("validation_loss")
+    except UserError:  # damaged; `newest` says so when it comes to it
+        return None
+    return float(loss) if isinstance(loss, (int, float)) else None
+
+
+def _make_room(run: Run, step: int, keep: int) -> bool:
+    """Makes room for the checkpoint of `step`; False when there was nothing to remove.
+
+    Removes leftovers of killed writers, then what the save would make superfluous, but never the newest whole one.
+    """
+    left = list(run.checkpoints.glob(f"{files.TEMPORARY}*"))
+    files.sweep(run.checkpoints)
+    superfluous = [old for old in _superfluous(run, max(1, keep - 1)) if old != step]
+    if superfluous:
+        files.verify(run.checkpoint(run.steps()[-1]))
+    for old in superfluous:
+        files.remove_folder(run.checkpoint(old))
+    return bool(left or superfluous)
+
+
+# Which is read
+
+
+def newest(run: Run) -> Snapshot | None:
+    """The newest whole checkpoint, by its step; None when there is none.
+
+    Says with a warning which were damaged, and which is used instead. The run's writer (it holds the lock) first
+    clears what a killed save left and sets the damaged ones aside under another name.
+    """
+    if run.locked and run.checkpoints.is_dir():
+        files.sweep(run.checkpoints)
+    damaged: list[files.Damaged] = []
+    found = None
+    for step in reversed(run.steps()):
+        try:
+            found = _read(run.checkpoint(step), step)
+            break
+        except files.Damaged as error:
+            damaged.append(error)
+            if run.locked:
+                _set_aside(run.checkpoint(step))
+    instead = "starting at step 0" if found is None else f"using step-{found.step}"
+    for error in damaged:
+        warnings.warn(f"damaged checkpoint: {error.what}; {instead}", stacklevel=2)
+    return found
+
+
+def load(run: Run, step: int) -> Snapshot:
+    """The checkpoint of one step. Raises UserError (exit 2) when it is absent or damaged, naming what is wrong."""
+    if step not in run.steps():
+        there = ", ".join(f"step-{n}" for n in run.steps()) or "none"
+        raise UserError(f"{run.folder} has no checkpoint step-{step}", f"there is: {there}")
+    return _read(run.checkpoint(step), step)
+
+
+def _read(folder: Path, step: int) -> Snapshot:
+    manifest = files.verify(folder)
+    if manifest.get("checkpoint") != FORMAT or manifest.get("step") != step:
+        raise UserError(
+            f"{folder} is not a checkpoint of step {step} in format {FORMAT}",
+            "use the version of Idiolect that wrote it, and leave its name as it was",
+        )
+    try:
+        model = load_file(folder / "model.safetensors")
+        optimizer = load_file(folder / "optimizer.safetensors")
+        state = json.loads((folder / "state.json").read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise files.Damaged(f"{folder} cannot be read: {error}", "restore it from a copy") from error
+    changes = differences(state["environment"], environment())
+    if changes:
+        warnings.warn(f"not bit-exact: {'; '.join(changes)}", stacklevel=3)
+    return Snapshot(step, model, optimizer, state["memory"], state["about"])
+
+
+def _set_aside(folder: Path) -> None:
+    """Renames a damaged checkpoint, so that its step can be saved again and nothing of it is lost."""
+    with files.writing(folder):
+        number = 0
+        while (aside := folder.with_name(f"{DAMAGED}{folder.name}{f'-{number}' if number else ''}")).exists():
+            number += 1
+        folder.rename(aside)
+        files.sync_folder(folder.parent)
+
+
+# Whether it fits
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Each key whose value is not the same, as "torch 2.13.0 → 2.14.0"."""
+    keys = sorted({*saved, *now})
+    return [f"{key} {saved.get(key)} → {now.get(key)}" for key in keys if saved.get(key) != now.get(key)]
+
+
+def check_unchanged(saved: Mapping[str, Any], now: Mapping[str, Any], accept: bool = False) -> list[str]:
+    """Whether a run goes on with what it began with: fingerprints by name (data, tokenizer, recipe).
+
+    Returns the differences when the user accepts them, to be recorded. Raises UserError naming each with both
+    fingerprints otherwise.
+    """
+    changes = differences(saved, now)
+    if changes and not accept:
+        raise UserError(
+            f"not what the run began with: {'; '.join(changes)}",
+            "restore it, or pass --accept-change to go on with a run that is no longer the same",
+        )
+    return changes
+
+
+def check_tensors(saved: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    """Raises UserError when the tensors of a checkpoint are not those of the model: names, shapes, kinds of number."""
+    problems = [f"{name} is missing{nearest(name, saved)}" for name in wanted if name not in saved]
+    problems += [f"{name} is not known" for name in saved if name not in wanted]
+    for name in [name for name in wanted if name in saved]:
+        there, here = _kind(saved[name]), _kind(wanted[name])
+        if there != here:
+            problems.append(f"{name} is {there}, not {here}")
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise UserError(f"{where} is of another model: {'; '.join(problems[:3])}{more}", "resume with its own recipe")
+
+
+def _kind(tensor: Tensor) -> str:
+    shape: Sequence[int] = tensor.shape
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(shape)}"
