@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from idiolect.config import Settings
 
@@ -28,12 +28,12 @@ class TrainSettings(Settings):
     """Last learning rate, as a share of the highest."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     """After the warm-up: cosine decay, warm-up-stable-decay (linear decay over the last part), or constant."""
-    warmup_steps: int = Field(default=100, ge=0)
-    """Steps of linear warm-up."""
+    warmup_steps: int | None = Field(default=None, ge=0)
+    """Steps of linear warm-up; unset: a tenth of the steps, at most 100."""
     decay_share: float = Field(default=0.2, gt=0, le=1)
     """Share of the steps that wsd decays over."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Decoupled weight decay of matrices (norms, biases and vectors have none)."""
+    """Decoupled weight decay of matrices (norms, biases and vectors have none); sgd adds it to the gradient."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """First-moment decay of AdamW."""
     beta2: float = Field(default=0.99, ge=0, lt=1)
@@ -56,6 +56,36 @@ class TrainSettings(Settings):
     """Where to train; auto takes a GPU when there is one."""
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0 uses every core this process may use."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainSettings:
+        if self.warmup_steps is not None and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be fewer than steps ({self.steps})")
+        return self
+
+    @property
+    def warmup(self) -> int:
+        """Steps of linear warm-up, resolved."""
+        return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+
+
+class Resolved(Settings):
+    """What was chosen for a run at its start, once; recorded with it and used again by every resume."""
+
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    """Where the run trains."""
+    hardware: str = ""
+    """The processor or accelerator by name."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of forward and backward; the weights are fp32."""
+    compile: bool = False
+    """Whether the model's body is compiled."""
+    threads: int = Field(default=1, ge=1)
+    """CPU threads."""
+    torch: str = ""
+    """The version of torch."""
+    reasons: tuple[str, ...] = ()
+    """Why each automatic choice was made, with what was measured."""
 
 
 class ValidationSettings(Settings):

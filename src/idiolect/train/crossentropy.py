@@ -1,0 +1,119 @@
+"""Linear layer and cross-entropy in one, in chunks of rows: the logits of a large vocabulary are never held whole.
+
+Shapes: N rows (positions), D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from idiolect.data.batch import IGNORE
+
+CHUNK = {"cpu": 1 << 22}
+"""Most logits held at once, by kind of device: 16 MB in fp32 on a CPU, about what its caches hold …"""
+CHUNK_ELSEWHERE = 1 << 27
+"""… and 512 MB on an accelerator, whose matrix units want many rows."""
+
+
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """The sum over the supervised positions of -log softmax(hidden W^T + b)[label], in nats.
+
+    hidden [..., D], weight [V, D], bias [V] or None, labels int64 [...] with IGNORE where nothing is predicted.
+    Returns a scalar in float32 (float64 for float64 input), whatever the precision of the products, which follow
+    autocast. Up to CHUNK logits take the plain path; above it, rows are taken a chunk at a time and the gradients are
+    computed at once, so that memory is N·D + V·D + CHUNK instead of several times N·V.
+    """
+    x, y = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
+    rows = max(1, chunk_size(hidden.device) // weight.shape[0])
+    if len(x) > rows:
+        needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        total: Tensor = _Chunked.apply(x, weight, bias, y, rows, needs_grad)
+        return total
+    return cross_entropy(F.linear(x, weight, bias), y)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The same sum from logits [..., V] held whole, taken in float32 or better."""
+    rows = logits.reshape(-1, logits.shape[-1]).to(_wide(logits.dtype))
+    return F.cross_entropy(rows, labels.reshape(-1), ignore_index=IGNORE, reduction="sum")
+
+
+def chunk_size(device: torch.device) -> int:
+    """Most logits held at once on a device."""
+    return CHUNK.get(device.type, CHUNK_ELSEWHERE)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+class _Chunked(torch.autograd.Function):
+    """The chunked path. The loss is a sum, so each row's gradient is known in the forward pass up to one factor.
+
+    torch's own F.linear_cross_entropy does the same, but in 2.13 it returns a bf16 sum for bf16 input (three digits)
+    and does not follow autocast; the tests use it as the reference.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int, needs_grad: bool
+    ) -> Tensor:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        with torch.autocast(kind, enabled=False):
+            total, *ctx.grads = _loss_and_gradients(x.to(dtype), weight.to(dtype), bias, labels, rows, needs_grad)
+        ctx.dtypes = x.dtype, weight.dtype
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.grads is None:
+            raise RuntimeError("the chunked cross-entropy keeps its gradients for one backward pass only")
+        (dx, dw, db), ctx.grads = ctx.grads, None
+        dx, dw = (d.mul_(upstream).to(dtype) for d, dtype in zip((dx, dw), ctx.dtypes))
+        return dx, dw, None if db is None else db.mul_(upstream), None, None, None
+
+
+def _loss_and_gradients(
+    x: Tensor, w: Tensor, bias: Tensor | None, labels: Tensor, rows: int, needs_grad: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """x [N, D], w [V, D] of one dtype → (summed loss, d/dx [N, D], d/dw [V, D], d/db [V]); gradients None if unasked.
+
+    With p = softmax(x w^T + b): dx = (p - onehot) w, dw = (p - onehot)^T x, db = the column sums of p - onehot.
+    """
+    wide = _wide(x.dtype)
+    total = torch.zeros((), dtype=wide, device=x.device)
+    dx = torch.empty_like(x) if needs_grad else None
+    dw = torch.zeros(w.shape, dtype=wide, device=w.device) if needs_grad else None
+    db = torch.zeros(len(w), dtype=wide, device=w.device) if needs_grad and bias is not None else None
+    buffer = torch.empty(min(rows, len(x)), len(w), dtype=x.dtype, device=x.device)  # one for all chunks
+    for start in range(0, len(x), rows):
+        part, y = x[start : start + rows], labels[start : start + rows, None]
+        supervised = y != IGNORE
+        y = y.clamp_min(0)
+        p = torch.mm(part, w.t(), out=buffer[: len(part)]).to(wide)  # logits; everything after is in place
+        if bias is not None:
+            p += bias
+        p -= p.amax(-1, keepdim=True)
+        picked = p.gather(-1, y)
+        mass = p.exp_().sum(-1, keepdim=True)
+        total += ((mass.log() - picked) * supervised).sum()
+        if dx is None or dw is None:
+            continue
+        p *= supervised / mass
+        p.scatter_(-1, y, p.gather(-1, y) - supervised.to(wide))  # now p - onehot, zero where unsupervised
+        if db is not None:
+            db += p.sum(0)
+        p = p.to(x.dtype)
+        torch.mm(p, w, out=dx[start : start + rows])
+        if x.dtype == wide:
+            dw.addmm_(p.t(), part)
+        else:
+            dw += p.t() @ part
+    return total, dx, dw, db

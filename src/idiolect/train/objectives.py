@@ -1,0 +1,52 @@
+"""What is minimised: pure functions of a model and a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.data.batch import IGNORE, Batch
+from idiolect.train.crossentropy import cross_entropy, linear_cross_entropy
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum and what it is a sum over; only the loop divides."""
+
+    total: Tensor
+    """The summed loss, a scalar that has gradients."""
+    count: int
+    """How many terms were summed; equals the batch's own `count`."""
+    logs: Mapping[str, Tensor | float] = field(default_factory=dict)
+    """Further sums over the batch, worth a line in the metrics."""
+
+
+class Objective(Protocol):
+    """A training method: what `loop.fit` minimises."""
+
+    def __call__(self, model: Any, batch: Any) -> Loss:
+        """The loss of one micro-batch."""
+        ...
+
+
+def next_token(model: Any, batch: Batch, *, token_bytes: Tensor | None = None) -> Loss:
+    """Cross-entropy of the next token, in nats: -sum over t of log p(labels[t] | ids[: t + 1]).
+
+    The model is read in one pass over the true text (teacher forcing), so no position sees a prediction.
+    token_bytes int64 [V], when given, adds the log "bytes": the bytes of text that the supervised labels stand for.
+    """
+    hidden = model.body(batch.ids, batch.segments)  # [B, T, D]
+    head = model.head
+    if type(head) is nn.Linear:
+        total = linear_cross_entropy(hidden, head.weight, head.bias, batch.labels)
+    else:  # an edited head is whatever its forward says it is
+        total = cross_entropy(head(hidden), batch.labels)
+    logs = {}
+    if token_bytes is not None:
+        labels = batch.labels[batch.labels != IGNORE]
+        logs["bytes"] = torch.take(token_bytes.to(labels.device), labels).sum()
+    return Loss(total, batch.count, logs)
