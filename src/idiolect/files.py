@@ -35,6 +35,10 @@ class Damaged(UserError):
     """What was written is not what is there: a file is missing, cut short or changed."""
 
 
+class Full(UserError):
+    """The disk, a quota or a limit leaves no room for what is to be written."""
+
+
 def fault(point: str) -> str | None:
     """Acts out the fault that IDIOLECT_FAULT=kind@point asks for; does nothing unless IDIOLECT_TESTING=1.
 
@@ -74,9 +78,10 @@ def writing(target: Path) -> Iterator[None]:
             raise
         number = error.errno if isinstance(error, OSError) else int(found.group(1)) if found else None
         reason = os.strerror(number) if number else str(error)
-        full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = "free some space and run it again" if full else "check the folder's permissions and the disk"
-        raise UserError(f"cannot write {target}: {reason}", mend, Exit.CANNOT_WRITE) from error
+        what = f"cannot write {target}: {reason}"
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise Full(what, "free some space and run it again", Exit.CANNOT_WRITE) from error
+        raise UserError(what, "check the folder's permissions and the disk", Exit.CANNOT_WRITE) from error
 
 
 def sync_folder(folder: Path) -> None:

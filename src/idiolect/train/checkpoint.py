@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The version of a checkpoint's own layout."""
-DAMAGED = "damaged-"
-"""How the name of a checkpoint begins that was set aside."""
+DAMAGED, LATER = "damaged-", "later-"
+"""How the name of a checkpoint begins that was set aside: it is not whole, or the run went on from an older one."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,20 @@ def save(run: Run, snapshot: Snapshot, *, reason: str, keep: int) -> Path:
     """Saves the snapshot as checkpoints/step-N and returns the folder once it would survive a power cut.
 
     Only then older checkpoints go: the newest `keep` stay, and besides them the one of the lowest
-    `about["validation_loss"]`. On a full disk those of them that would go next go first and the save is tried again.
-    Raises UserError (exit 4) when it still cannot be written; the older checkpoints are then whole.
+    `about["validation_loss"]`. When it cannot be written it is tried once more, on a full disk after those have gone
+    that would go next. Raises UserError (exit 4) when it still cannot be written; what is left is then whole.
     """
     run.sync_metrics()
     try:
         folder = _write(run, snapshot, reason)
     except UserError as error:
-        if error.code is not Exit.CANNOT_WRITE or not _make_room(run, snapshot.step, keep):
+        if error.code is not Exit.CANNOT_WRITE:
             raise
+        _clean(run, snapshot.step, max(1, keep - 1) if isinstance(error, files.Full) else keep)
         folder = _write(run, snapshot, reason)
-    prune(run, keep)
+    for step in _superfluous(run, keep):
+        if step != snapshot.step:
+            files.remove_folder(run.checkpoint(step))
     return folder
 
 
@@ -105,13 +108,28 @@ def environment() -> dict[str, str]:
 # Which stay
 
 
-def prune(run: Run, keep: int) -> None:
-    """Removes all but the newest `keep` checkpoints and the best one."""
-    for step in _superfluous(run, keep):
-        files.remove_folder(run.checkpoint(step))
+def _clean(run: Run, step: int, keep: int) -> None:
+    """Makes room for the checkpoint of `step`: leftovers of killed writers go, then all but the newest `keep`.
+
+    Nothing whole goes unless the newest one is whole, too.
+    """
+    files.sweep(run.checkpoints)
+    older = [old for old in _superfluous(run, keep) if old != step]
+    if older and _whole(run.checkpoint(run.steps()[-1])):
+        for old in older:
+            files.remove_folder(run.checkpoint(old))
+
+
+def _whole(folder: Path) -> bool:
+    try:
+        files.verify(folder)
+    except UserError:
+        return False
+    return True
 
 
 def _superfluous(run: Run, keep: int) -> list[int]:
+    """All but the newest `keep` and the best."""
     steps = run.steps()
     losses = {step: loss for step in steps if (loss := _validation_loss(run.checkpoint(step))) is not None}
     best = min(losses, key=lambda step: (losses[step], step), default=None)
@@ -126,21 +144,6 @@ def _validation_loss(folder: Path) -> float | None:
     return float(loss) if isinstance(loss, (int, float)) else None
 
 
-def _make_room(run: Run, step: int, keep: int) -> bool:
-    """Makes room for the checkpoint of `step`; False when there was nothing to remove.
-
-    Removes leftovers of killed writers, then what the save would make superfluous, but never the newest whole one.
-    """
-    left = list(run.checkpoints.glob(f"{files.TEMPORARY}*"))
-    files.sweep(run.checkpoints)
-    superfluous = [old for old in _superfluous(run, max(1, keep - 1)) if old != step]
-    if superfluous:
-        files.verify(run.checkpoint(run.steps()[-1]))
-    for old in superfluous:
-        files.remove_folder(run.checkpoint(old))
-    return bool(left or superfluous)
-
-
 # Which is read
 
 
@@ -152,28 +155,35 @@ def newest(run: Run) -> Snapshot | None:
     """
     if run.locked and run.checkpoints.is_dir():
         files.sweep(run.checkpoints)
-    damaged: list[files.Damaged] = []
+    problems: list[str] = []
     found = None
     for step in reversed(run.steps()):
         try:
             found = _read(run.checkpoint(step), step)
             break
         except files.Damaged as error:
-            damaged.append(error)
+            problems.append(error.what)
             if run.locked:
-                _set_aside(run.checkpoint(step))
+                _set_aside(run.checkpoint(step), DAMAGED)
     instead = "starting at step 0" if found is None else f"using step-{found.step}"
-    for error in damaged:
-        warnings.warn(f"damaged checkpoint: {error.what}; {instead}", stacklevel=2)
+    for problem in problems:
+        warnings.warn(f"damaged checkpoint: {problem}; {instead}", stacklevel=2)
     return found
 
 
 def load(run: Run, step: int) -> Snapshot:
-    """The checkpoint of one step. Raises UserError (exit 2) when it is absent or damaged, naming what is wrong."""
-    if step not in run.steps():
-        there = ", ".join(f"step-{n}" for n in run.steps()) or "none"
+    """The checkpoint of one step. Raises UserError (exit 2) when it is absent or damaged, naming what is wrong.
+
+    For the run's writer (it holds the lock) the run goes on from here: later checkpoints are set aside.
+    """
+    steps = run.steps()
+    if step not in steps:
+        there = ", ".join(f"step-{n}" for n in steps) or "none"
         raise UserError(f"{run.folder} has no checkpoint step-{step}", f"there is: {there}")
-    return _read(run.checkpoint(step), step)
+    found = _read(run.checkpoint(step), step)
+    for later in [n for n in steps if n > step and run.locked]:
+        _set_aside(run.checkpoint(later), LATER)
+    return found
 
 
 def _read(folder: Path, step: int) -> Snapshot:
@@ -195,11 +205,11 @@ def _read(folder: Path, step: int) -> Snapshot:
     return Snapshot(step, model, optimizer, state["memory"], state["about"])
 
 
-def _set_aside(folder: Path) -> None:
-    """Renames a damaged checkpoint, so that its step can be saved again and nothing of it is lost."""
+def _set_aside(folder: Path, mark: str) -> None:
+    """Renames a checkpoint, so that its step can be saved again and nothing of it is lost."""
     with files.writing(folder):
         number = 0
-        while (aside := folder.with_name(f"{DAMAGED}{folder.name}{f'-{number}' if number else ''}")).exists():
+        while (aside := folder.with_name(f"{mark}{folder.name}{f'-{number}' if number else ''}")).exists():
             number += 1
         folder.rename(aside)
         files.sync_folder(folder.parent)
