@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import tomllib
@@ -11,15 +12,25 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from idiolect.errors import UserError, nearest
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys forbidden, finite numbers; attribute docstrings are the help text."""
+    """Base of all settings: frozen, unknown keys forbidden, finite numbers; attribute docstrings are the help text.
+
+    A key that Python reserves is a field with an underscore and an alias: `from_: … = Field(alias="from")`.
+    """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        validate_by_name=True,
+        validate_by_alias=True,
     )
 
 
@@ -38,17 +49,23 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from None
 
 
+# Overrides
+
+
 def override(tables: Mapping[str, Any], overrides: Sequence[str], model: type[Settings]) -> dict[str, Any]:
     """A copy of `tables` with each `key.path=value` of `overrides` put in, parsed by the field's type.
 
-    Raises UserError listing every override that has no `=` or whose value cannot be parsed.
+    Raises UserError listing every override that has no `=`, is not UTF-8, or would need a value to be a table.
     """
-    out: dict[str, Any] = json.loads(json.dumps(tables, default=str))
+    out: dict[str, Any] = copy.deepcopy(dict(tables))
     problems = []
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             problems.append(f'"{text}" is not of the form key.path=value')
+            continue
+        if not _utf8(text):
+            problems.append(f"{text!r} is not UTF-8 text")
             continue
         *path, last = key.strip().split(".")
         table: Any = out
@@ -64,20 +81,50 @@ def override(tables: Mapping[str, Any], overrides: Sequence[str], model: type[Se
     return out
 
 
-def _annotation(model: Any, path: Sequence[str]) -> Any:
-    """The annotation of the field at `path`, looking into each member of a union; Any when there is none."""
-    candidates = [model]
-    for part in path:
-        found = []
-        for candidate in candidates:
-            for member in _members(candidate):
-                if isinstance(member, type) and issubclass(member, BaseModel) and part in member.model_fields:
-                    found.append(member.model_fields[part].annotation)
-        candidates = found
-    return candidates[0] if candidates else Any
+def _utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _parse(value: str, annotation: Any) -> Any:
+    """A command-line value by the type of its field: text fields take the raw string, others TOML syntax."""
+    members = list(_members(annotation))
+    if value == "" and NoneType in members:
+        return None
+    if all(_textual(member) or member is NoneType for member in members):
+        return value
+    parsed = _toml(value)
+    if any(get_origin(member) in (tuple, list) for member in members) and not isinstance(parsed, list):
+        return [value if all(_textual(item) for item in _items(members)) else parsed]
+    return parsed
+
+
+def _toml(value: str) -> Any:
+    """The value in TOML syntax, or the raw string where it is none."""
+    try:
+        table = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        return value
+    return table["value"] if len(table) == 1 else value
+
+
+def _textual(annotation: Any) -> bool:
+    return annotation in (str, Path) or get_origin(annotation) is Literal
+
+
+def _items(members: Sequence[Any]) -> list[Any]:
+    """The types of a sequence's items."""
+    return [item for member in members for item in get_args(member) if item is not Ellipsis]
+
+
+# What a model knows
 
 
 def _members(annotation: Any) -> Iterator[Any]:
+    """The members of a union (through Annotated), or the annotation itself."""
     if get_origin(annotation) in (Union, UnionType):
         for member in get_args(annotation):
             yield from _members(member)
@@ -87,73 +134,115 @@ def _members(annotation: Any) -> Iterator[Any]:
         yield annotation
 
 
-def _parse(value: str, annotation: Any) -> Any:
-    """A command-line value by the type of its field: text fields take the raw string, others TOML syntax."""
-    members = list(_members(annotation))
-    if value == "" and NoneType in members:
-        return None
-    textual = any(member in (str, Path) or get_origin(member) is Literal for member in members)
-    if textual and not any(member in (int, float, bool) for member in members):
-        return value
-    try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return value
+def key_of(name: str, field: FieldInfo) -> str:
+    """How a field is called in TOML."""
+    return field.alias or name
+
+
+def _fields(annotation: Any) -> dict[str, list[Any]]:
+    """The keys of a model, or of all models of a union, with the types each may have."""
+    found: dict[str, list[Any]] = {}
+    for member in _members(annotation):
+        if isinstance(member, type) and issubclass(member, BaseModel):
+            for name, field in member.model_fields.items():
+                found.setdefault(key_of(name, field), []).append(field.annotation)
+    return found
+
+
+def _annotation(model: Any, path: Sequence[str]) -> Any:
+    """The type of the field at `path`, looking into each member of a union; Any when there is none."""
+    for part in path:
+        types = _fields(model).get(part)
+        if not types:
+            return Any
+        model = Union[tuple(types)]  # noqa: UP007 - a union of types known at run time
+    return model
+
+
+def _leaves(model: Any, path: str = "") -> dict[str, str]:
+    """Every key below `model` that is no table: its name → its path."""
+    found: dict[str, str] = {}
+    for key, types in _fields(model).items():
+        below = _leaves(Union[tuple(types)], f"{path}{key}.")  # noqa: UP007
+        for name, where in (below or {key: f"{path}{key}"}).items():
+            found.setdefault(name, where)
+    return found
+
+
+# Checking
 
 
 def validate(model: type[S], tables: Mapping[str, Any], source: str) -> S:
-    """`tables` as a `model`. Raises one UserError with every problem: file, key, what was expected, nearest key."""
+    """`tables` as a `model`, without converting between text, numbers and truth values.
+
+    Raises one UserError with every problem: file, key, what was expected, nearest key.
+    """
     try:
-        return model.model_validate(tables)
+        text = json.dumps(tables, default=str)
+        return model.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
-        lines = [f"{source}: {_describe(model, problem)}" for problem in error.errors()]
-        raise UserError("\n".join(lines), "`idiolect recipes show NAME` prints every key with its meaning") from None
+        described = [_describe(model, problem) for problem in error.errors()]
+    lines: dict[str, list[str]] = {}
+    for key, expected, given in described:
+        lines.setdefault(f"{source}: {key}: {{}}{given}", []).append(expected)
+    texts = [line.replace("{}", " or ".join(dict.fromkeys(expected)), 1) for line, expected in lines.items()]
+    raise UserError("\n".join(texts), "`idiolect recipes show NAME` prints every key with its meaning") from None
 
 
-def _describe(model: type[Settings], problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        known = _known(model, location[:-1])
-        path = ".".join(part for part in location if part in _path_parts(model, location))
-        return f"unknown key {path or '.'.join(location)}{nearest(location[-1], known)}"
-    value = problem.get("input")
-    shown = "" if isinstance(value, dict) else f", not {value!r}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(_path_parts(model, location)) or 'recipe'}: {message}{shown}"
+def _describe(model: type[Settings], problem: Any) -> tuple[str, str, str]:
+    """A problem as (key, what was expected, what was given instead)."""
+    location, kind, value = [str(part) for part in problem["loc"]], problem["type"], problem.get("input")
+    context = problem.get("ctx", {})
+    keys = _keys(model, location)
+    if kind == "extra_forbidden":
+        *path, last = [*keys, location[-1]]
+        hint = nearest(last, _fields(_annotation(model, path)))
+        elsewhere = _leaves(model).get(last)
+        if elsewhere:
+            hint = f' (did you mean "{elsewhere}"?)'
+        return ".".join((*path, last)), f"unknown key{hint}", ""
+    if kind == "union_tag_not_found":
+        return ".".join((*keys, _tag(context))), "is not given", ""
+    given = "" if isinstance(value, (dict, list)) or kind == "missing" else f", not {value!r}"
+    if kind == "union_tag_invalid":
+        keys, value = [*keys, _tag(context)], context["tag"]
+        expected, choices = context["expected_tags"], context["expected_tags"].replace("'", "").split(", ")
+        return ".".join(keys), f"must be one of {expected}{nearest(str(value), choices)}", f", not {value!r}"
+    expected = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    if kind == "missing":
+        expected = "is not given"
+    if kind == "literal_error":
+        choices = [c for m in _members(_annotation(model, keys)) if get_origin(m) is Literal for c in get_args(m)]
+        expected += nearest(str(value), [str(choice) for choice in choices])
+    return ".".join(keys) or "recipe", expected, given
 
 
-def _path_parts(model: type[Settings], location: Sequence[str]) -> list[str]:
-    """The location without the tags that pydantic adds for the member of a union."""
-    parts: list[str] = []
-    skip_tag = False
+def _tag(context: Mapping[str, Any]) -> str:
+    return str(context["discriminator"]).strip("'")
+
+
+def _keys(model: type[Settings], location: Sequence[str]) -> list[str]:
+    """The location as keys of the file: without what pydantic adds to name the member of a union."""
+    keys: list[str] = []
+    annotation: Any = model
     for part in location:
-        if skip_tag and part not in _known(model, parts):
-            skip_tag = False
-            continue
-        parts.append(part)
-        skip_tag = len(list(_members(_annotation(model, parts)))) > 1
-    return parts
+        types = _fields(annotation).get(part)
+        if types:
+            keys.append(part)
+            annotation = Union[tuple(types)]  # noqa: UP007
+        elif part.isdecimal():
+            keys.append(part)  # the place in a list
+    return keys
 
 
-def _known(model: type[Settings], path: Sequence[str]) -> list[str]:
-    names: list[str] = []
-    annotation = _annotation(model, _only_fields(model, path)) if path else model
-    for member in _members(annotation):
-        if isinstance(member, type) and issubclass(member, BaseModel):
-            names.extend(member.model_fields)
-    return names
-
-
-def _only_fields(model: type[Settings], path: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    for part in path:
-        if _annotation(model, [*kept, part]) is not Any:
-            kept.append(part)
-    return kept
+# Writing
 
 
 def dump(settings: Settings, heading: str = "") -> str:
-    """`settings` as commented TOML that reads back equal; an unset optional key is a comment."""
+    """`settings` as commented TOML that reads back equal; an unset optional key is a comment.
+
+    Raises UserError for text that is not UTF-8 (a file name may be that).
+    """
     lines = [f"# {line}" for line in heading.splitlines()]
     _dump_table(settings, (), lines)
     return "\n".join(lines).strip("\n") + "\n"
@@ -162,19 +251,19 @@ def dump(settings: Settings, heading: str = "") -> str:
 def _dump_table(settings: Settings, path: tuple[str, ...], lines: list[str]) -> None:
     tables = []
     for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
+        key, value = key_of(name, field), getattr(settings, name)
         if isinstance(value, Settings):
-            tables.append((name, value))
+            tables.append((key, value))
             continue
         lines.extend(f"# {line}" for line in (field.description or "").splitlines())
-        lines.append(f"# {name} =" if value is None else f"{name} = {toml_value(value)}")
-    for name, value in tables:
-        lines.extend(["", f"[{'.'.join((*path, name))}]"])
-        _dump_table(value, (*path, name), lines)
+        lines.append(f"# {key} =" if value is None else f"{key} = {toml_value(value)}")
+    for key, value in tables:
+        lines.extend(["", f"[{'.'.join((*path, key))}]"])
+        _dump_table(value, (*path, key), lines)
 
 
 def toml_value(value: Any) -> str:
-    """One value in TOML syntax. Raises ValueError for what TOML cannot hold."""
+    """One value in TOML syntax. Raises ValueError for what TOML cannot hold, UserError for text that is not UTF-8."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -185,6 +274,8 @@ def toml_value(value: Any) -> str:
         text = repr(value)
         return text if any(mark in text for mark in ".e") else f"{text}.0"
     if isinstance(value, (str, Path)):
+        if not _utf8(str(value)):
+            raise UserError(f"{str(value)!r} is not UTF-8 text", "rename the file")
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
