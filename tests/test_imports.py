@@ -9,9 +9,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "idiolect"
 GROUND = ["errors", "files", "seeds", "config", "devices", "energy", "runs", "report", "track", "testing"]
-ROOMS = (
-    "text tokens data models adapt interop decode train align prompt evaluate plan recipes serve api cli __main__"
-).split()
+ROOMS = ["text", "tokens", "data", "models", "adapt", "interop", "decode", "train", "align", "prompt", "evaluate"]
+ROOMS += ["plan", "recipes", "serve", "api", "cli", "__main__"]
 ORDER = [*GROUND, *ROOMS]
 TORCH_FREE = ["errors", "files", "config", "runs", "report"]
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib", "cloudpickle", "yaml"}

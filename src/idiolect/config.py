@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from idiolect.errors import UserError, nearest
+from idiolect.errors import UserError, closest, nearest
 
 
 class Settings(BaseModel):
@@ -195,12 +195,8 @@ def _describe(model: type[Settings], problem: Any) -> tuple[str, str, str]:
     context = problem.get("ctx", {})
     keys = _keys(model, location)
     if kind == "extra_forbidden":
-        *path, last = [*keys, location[-1]]
-        hint = nearest(last, _fields(_annotation(model, path)))
-        elsewhere = _leaves(model).get(last)
-        if elsewhere:
-            hint = f' (did you mean "{elsewhere}"?)'
-        return ".".join((*path, last)), f"unknown key{hint}", ""
+        path, last = _keys(model, location[:-1]), location[-1]
+        return ".".join((*path, last)), _unknown(model, path, last, location), ""
     if kind == "union_tag_not_found":
         return ".".join((*keys, _tag(context))), "is not given", ""
     given = "" if isinstance(value, (dict, list)) or kind == "missing" else f", not {value!r}"
@@ -215,6 +211,15 @@ def _describe(model: type[Settings], problem: Any) -> tuple[str, str, str]:
         choices = [c for m in _members(_annotation(model, keys)) if get_origin(m) is Literal for c in get_args(m)]
         expected += nearest(str(value), [str(choice) for choice in choices])
     return ".".join(keys) or "recipe", expected, given
+
+
+def _unknown(model: type[Settings], path: Sequence[str], key: str, location: Sequence[str]) -> str:
+    """What to say of an unknown key: where it would belong."""
+    here, everywhere = _fields(_annotation(model, path)), _leaves(model)
+    if key in here:  # other members of the union have it
+        return f"is not a key of {location[-2]}"
+    close = everywhere.get(key) or closest(key, here) or everywhere.get(closest(key, everywhere) or "")
+    return f'unknown key (did you mean "{close}"?)' if close else "unknown key"
 
 
 def _tag(context: Mapping[str, Any]) -> str:
@@ -280,5 +285,5 @@ def toml_value(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(k))} = {toml_value(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{toml_value(str(k))} = {toml_value(v)}" for k, v in value.items()) + "}"
     raise ValueError(f"{type(value).__name__} cannot be written as TOML")

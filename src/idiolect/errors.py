@@ -36,15 +36,17 @@ class UserError(Exception):
         return f"{self.what}\n{self.mend}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean "x"?)` for the known name closest to `name`, or an empty text when none is close.
-
-    Initials count as close: "lr" is "learning_rate".
-    """
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to `name`, or None. Initials count as close: "lr" is "learning_rate"."""
     names = list(known)
     initials = [full for full in names if "".join(word[:1] for word in full.split("_")) == name]
-    close = initials or get_close_matches(name, names, n=1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
+    return next(iter(initials or get_close_matches(name, names, n=1)), None)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean "x"?)` for the known name closest to `name`, or an empty text when none is close."""
+    close = closest(name, known)
+    return f' (did you mean "{close}"?)' if close else ""
 
 
 def missing_extra(extra: str, package: str, purpose: str) -> UserError:
