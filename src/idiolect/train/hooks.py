@@ -231,7 +231,7 @@ def stop_on_signals() -> Iterator[Hook]:
             return
         caught.append(signal.Signals(number).name)
         text = f"\n{caught[0]}: finishing this step, then saving; once more leaves at once\n"
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, text.encode())  # print may be what was interrupted
+        os.write(2, text.encode())  # print may be what was interrupted
 
     def hook(step: Step) -> str | None:
         return caught[0] if caught else None

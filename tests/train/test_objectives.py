@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from idiolect.data.batch import IGNORE, Batch
+from idiolect.testing import TinyModel
+from idiolect.train import objectives
+
+
+def certain(vocabulary: int, rate: float) -> TinyModel:
+    """After id i the model gives id i + 1 e^rate times the weight of each other id."""
+    model = TinyModel(vocabulary, width=vocabulary)
+    with torch.no_grad():
+        model.embedding.weight.copy_(torch.eye(vocabulary).roll(1, 1) * rate)
+        model.head.weight.copy_(torch.eye(vocabulary))
+        model.head.bias.zero_()
+    return model
+
+
+def test_sum_and_count_by_hand() -> None:
+    # weights 3, 1, 1, 1, 1 after each id: the right one costs ln(7/3), a wrong one ln 7
+    ids, labels = torch.tensor([[0, 1, 2], [4, 0, 0]]), torch.tensor([[1, 2, 0], [0, IGNORE, IGNORE]])
+    loss = objectives.next_token(certain(5, math.log(3)), Batch(ids, labels))
+    assert loss.count == 4
+    assert loss.total.item() == pytest.approx(3 * math.log(7 / 3) + math.log(7), rel=1e-6)
+    assert loss.total.shape == ()
+    assert loss.logs == {}
+
+
+def test_bytes_of_the_supervised_labels_are_counted() -> None:
+    ids, labels = torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, IGNORE]])
+    token_bytes = torch.tensor([100, 3, 4, 100, 100])
+    loss = objectives.next_token(certain(5, 1.0), Batch(ids, labels), token_bytes=token_bytes)
+    assert float(loss.logs["bytes"]) == 7
+
+
+def test_a_head_that_is_not_a_plain_linear_layer_is_called() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 2
+
+    model, other = certain(5, 1.0), certain(5, 2.0)
+    doubled = Doubled(5, 5)
+    doubled.load_state_dict(model.head.state_dict())
+    model.head = doubled
+    batch = Batch(torch.tensor([[0, 1, 2]]), torch.tensor([[1, 2, 4]]))
+    torch.testing.assert_close(objectives.next_token(model, batch).total, objectives.next_token(other, batch).total)
+
+
+def test_gradients_reach_every_parameter() -> None:
+    model = TinyModel(11, width=3)
+    ids = torch.arange(11)[None]
+    objectives.next_token(model, Batch(ids, ids.roll(-1, 1))).total.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
