@@ -1,0 +1,23 @@
+"""One document of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text that is read, scored and trained on as a whole."""
+
+    text: str
+    """The text, without the separator that set it apart in its file."""
+    id: str
+    """The file's name and the number of the document in it, from 0: `plays.txt:3`."""
+    source: str
+    """The path of the file it came from."""
+    last: bool = True
+    """False on all but the final part of a text too long for one piece; its parts follow one another."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """The other fields of a jsonl or parquet row."""

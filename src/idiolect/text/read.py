@@ -1,0 +1,236 @@
+"""Documents from files of many kinds: txt, md, jsonl and parquet, each also as gz and zst, larger than memory."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from idiolect.errors import UserError, missing_extra
+from idiolect.text.document import Document
+from idiolect.text.stream import LARGEST_LINE, chunks, decoded, lines, too_long
+
+log = logging.getLogger(__name__)
+
+Unit = Literal["file", "paragraph", "line"]
+"""What one document of a plain text file is."""
+PLAIN = (".txt", ".md")
+SUFFIXES = (*PLAIN, ".jsonl", ".parquet")
+PACKED = (".gz", ".zst")
+PART = 8 << 20
+"""Characters after which a long plain text is cut at the next good place."""
+CUT = re.compile(r"(?<=\S\n)(?=\w)")
+"""A good place: after a lone newline, before a word. No tokenizer of ours has a token across it."""
+SECOND_CUT = re.compile(r"(?<=\S)(?= \w)")
+"""The next best place, for text without such newlines: before a lone space. It too lies between tokens."""
+BAD_AT_ONCE = 1000
+"""Records read before too large a share of bad ones stops the reading; smaller files are judged at their end."""
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says how `path` is read, packing apart; empty when it is not one of ours."""
+    name = path.name.lower()
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    suffix = Path(name).suffix
+    return suffix if suffix in SUFFIXES else ""
+
+
+def files_of(paths: Iterable[Path | str]) -> list[Path]:
+    """The files in `paths`, in order; folders are walked, sorted by name, hidden files left out; none comes twice.
+
+    Raises UserError for what does not exist and for files of an unknown kind.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path} does not exist", "check the path")
+        inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+        for file in sorted(inside) if path.is_dir() else [path]:
+            if not kind_of(file):
+                known = ", ".join(SUFFIXES)
+                raise UserError(
+                    f"{file} is of no kind that can be read", f"give {known} files (also {', '.join(PACKED)})"
+                )
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def read(
+    paths: Iterable[Path | str], *, document: Unit = "file", field: str = "text", max_bad: float = 0.01
+) -> Iterator[Document]:
+    """The documents of the files in `paths`, one after the other, blank ones left out, in bounded memory.
+
+    document: what one document of a plain text file is. A text of more than PART characters comes in parts.
+    field: the field of a jsonl or parquet row that holds the text.
+    max_bad: the share of a file's rows that may be unreadable; they are left out, counted and logged.
+
+    Raises UserError for a plain text that is not UTF-8 (file and byte), for damaged or bomb-like packed files, for
+    lines longer than 64 MB, for too many bad rows, and when there is no text at all.
+    """
+    readers: dict[str, Callable[[Path], Iterator[Document]]] = {
+        **dict.fromkeys(PLAIN, lambda path: _plain(path, document)),
+        ".jsonl": lambda path: _rows(path, _json_rows(path), field, max_bad),
+        ".parquet": lambda path: _rows(path, _parquet_rows(path, field), field, max_bad),
+    }
+    empty = True
+    for path in files_of(paths):
+        for found in readers[kind_of(path)](path):
+            empty = False
+            yield found
+    if empty:
+        raise UserError("there is no text in the given files: an empty corpus", "give files with text in them")
+
+
+def _plain(path: Path, document: Unit) -> Iterator[Document]:
+    """The documents of a plain text file."""
+    if document == "file":
+        parts = _parts(decoded(path), path)
+        held = next(parts, None)
+        while held is not None:
+            after = next(parts, None)
+            yield Document(held, f"{path.name}:0", str(path), last=after is None)
+            held = after
+        return
+    units = lines(decoded(path), path)
+    if document == "paragraph":
+        units = _paragraphs(units, path)
+    texts = (text for text in (unit.rstrip("\r\n") for unit in units) if text.strip())
+    for number, text in enumerate(texts):
+        yield Document(text, f"{path.name}:{number}", str(path))
+
+
+def _parts(pieces: Iterable[str], path: Path) -> Iterator[str]:
+    """Joins pieces to parts of at least PART characters cut at a good place; nothing when the whole is blank."""
+    held: list[str] = []
+    length = 0
+    for piece in pieces:
+        held.append(piece)
+        length += len(piece)
+        if length < PART:
+            continue
+        text = "".join(held)
+        while len(text) >= PART and (cut := CUT.search(text, PART)):
+            yield text[: cut.start()]
+            text = text[cut.start() :]
+        while len(text) >= 2 * PART and (cut := SECOND_CUT.search(text, PART)):
+            yield text[: cut.start()]
+            text = text[cut.start() :]
+        if len(text) > LARGEST_LINE:
+            raise too_long(path)
+        held, length = [text], len(text) % PART  # looks for a cut again after another PART
+    text = "".join(held)
+    if text.strip():
+        yield text
+
+
+def _paragraphs(units: Iterable[str], path: Path) -> Iterator[str]:
+    """Lines joined to paragraphs, which blank lines set apart."""
+    held: list[str] = []
+    length = 0
+    for line in units:
+        if line.strip():
+            held.append(line)
+            length += len(line)
+            if length > LARGEST_LINE:
+                raise too_long(path)
+        elif held:
+            yield "".join(held)
+            held, length = [], 0
+    yield "".join(held)
+
+
+def _rows(path: Path, rows: Iterable[Any], field: str, max_bad: float) -> Iterator[Document]:
+    """The documents of rows: mappings, or a text saying why the row could not be read."""
+    bad, number, first = 0, -1, ""
+    for number, row in enumerate(rows):
+        problem = row if isinstance(row, str) else _problem(row, field)
+        if problem:
+            bad += 1
+            first = first or f"row {number + 1}: {problem}"
+            if number >= BAD_AT_ONCE and bad > max_bad * (number + 1):
+                break
+        elif row[field].strip():
+            rest = {key: value for key, value in row.items() if key != field}
+            yield Document(row[field], f"{path.name}:{number}", str(path), metadata=rest)
+    if not bad:
+        return
+    if bad > max_bad * (number + 1):
+        raise UserError(
+            f"{path}: {bad} of {number + 1} rows cannot be read ({first})",
+            f"mend the file, or name the field that holds the text (now {field!r})",
+        )
+    log.warning("%s: left out %d of %d rows (%s)", path, bad, number + 1, first)
+
+
+def _problem(row: Any, field: str) -> str:
+    """Why a row holds no text, or an empty string."""
+    if not isinstance(row, dict):
+        return "not an object"
+    text = row.get(field)
+    if not isinstance(text, str):
+        return f"no text in field {field!r}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "half of a surrogate pair"
+    return ""
+
+
+def _json_rows(path: Path) -> Iterator[Any]:
+    """Each line's JSON value, or why it has none; blank lines are left out."""
+    for line in lines(chunks(path), path, b"\n"):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line, parse_constant=_refuse, object_pairs_hook=_once)
+        except UnicodeDecodeError:
+            yield "not UTF-8"
+        except (ValueError, RecursionError) as error:
+            yield f"not JSON ({error})"
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object without repeated keys."""
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key comes twice")
+    return out
+
+
+def _parquet_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file; a packed one is unpacked beside the system's temporary files first."""
+    try:
+        import duckdb
+    except ImportError:
+        raise missing_extra("data", "duckdb", "reading parquet") from None
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as unpacked:
+        if path.suffix.lower() in PACKED:
+            for chunk in chunks(path):
+                unpacked.write(chunk)
+            unpacked.flush()
+        file = unpacked.name if path.suffix.lower() in PACKED else str(path)
+        try:
+            with duckdb.connect() as connection:
+                result = connection.execute("SELECT * FROM read_parquet(?)", [glob.escape(file)])
+                names = [column[0] for column in result.description]
+                if field not in names:
+                    raise UserError(f"{path} has no column {field!r}", f"name one of: {', '.join(names)}")
+                while rows := result.fetchmany(256):
+                    yield from (dict(zip(names, row, strict=True)) for row in rows)
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} cannot be read as parquet: {reason}", "fetch or write the file again") from None
