@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from idiolect.config import Settings
+from idiolect.errors import UserError
 
 
 class DecodeSettings(Settings):
-    """How the next token is chosen and when to stop. The defaults are plain ancestral sampling."""
+    """How the next token is chosen and when to stop. The defaults are plain ancestral sampling.
+
+    Order: repetition, presence and frequency penalties, then temperature, top_k, top_p, min_p, each on what the one
+    before has left, renormalised.
+    """
 
     max_tokens: int = Field(default=200, ge=1)
     """Most tokens generated."""
@@ -21,7 +26,7 @@ class DecodeSettings(Settings):
     min_p: float = Field(default=0.0, ge=0, le=1)
     """Keep tokens of at least this share of the most probable one's probability."""
     repetition_penalty: float = Field(default=1.0, gt=0)
-    """Divide positive (multiply negative) logits of tokens already in the text (Keskar et al. 2019)."""
+    """Divide positive (multiply negative) logits of tokens already in prompt or text (Keskar et al. 2019)."""
     presence_penalty: float = 0.0
     """Subtracted from the logit of every token already generated."""
     frequency_penalty: float = 0.0
@@ -33,6 +38,34 @@ class DecodeSettings(Settings):
     stop: tuple[str, ...] = ()
     """Strings that end the text; they are not part of it."""
     stop_tokens: tuple[int, ...] = ()
-    """Ids that end the text, besides end-of-text."""
+    """Ids that end the text, besides end-of-text; they are not part of the text."""
     seed: int = Field(default=0, ge=0)
     """Seed; each draw is keyed by (seed, request, position)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DecodeSettings:
+        """Raises UserError (not ValueError, so that Python callers get the line that mends it too)."""
+        sampling = [name for name in SAMPLING if getattr(self, name) != type(self).model_fields[name].default]
+        if self.beams > 1 and sampling:
+            raise UserError(
+                f"beams ({self.beams}) and {', '.join(sampling)} exclude each other: beam search draws nothing and "
+                "looks for the text most probable under the model itself",
+                f"leave out beams, or {', '.join(sampling)}",
+            )
+        if self.beams == 1 and self.length_penalty != type(self).model_fields["length_penalty"].default:
+            raise UserError("length_penalty has no effect without beam search", "give beams too, or leave it out")
+        if "" in self.stop:
+            raise UserError("a stop string is empty, it would stop before the first token", "leave it out")
+        return self
+
+
+SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+"""The settings that reshape the distribution of a draw."""
