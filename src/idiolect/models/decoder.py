@@ -140,12 +140,14 @@ class Decoder(nn.Module):
         if self.settings.context < T:
             raise UserError(f"{T} tokens are more than the context of {self.settings.context}", "shorten the text")
         index = torch.arange(T, device=ids.device)
+        mask: Tensor | None = None  # plain causal attention needs none: the kernel skips what lies ahead
         if segments is not None:
             own = segments[:, :, None] == segments[:, None, :]
             mask = (layers.reach(index, index, window) & own)[:, None]
             x, rope = self.embed(ids, layers.positions_within(segments))
-        else:  # plain causal attention needs no mask: the kernel skips what lies ahead
-            mask = layers.reach(index, index, window) if window is not None and window < T else None
+        else:
+            if window is not None and window < T:
+                mask = layers.reach(index, index, window)
             x, rope = self.embed(ids, index)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():

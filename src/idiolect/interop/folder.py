@@ -1,0 +1,268 @@
+"""Model folders: Hugging Face's layout, with hashes and lineage beside it, and nothing in it that runs.
+
+config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json, lineage.json, and
+manifest.json with the SHA-256 of each. What a family of `families` can express is saved as that family and opens in
+`transformers` as it lies; everything else has a model type of its own, `idiolect-<kind>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from idiolect import files
+from idiolect.errors import UserError, nearest
+from idiolect.interop import families
+from idiolect.interop.families import RESTORE, checked
+from idiolect.models.build import KINDS, Model, Settings, build
+from idiolect.models.ngram import NGram
+from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.tokens.tokenizer import Tokenizer
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+LINEAGE = "lineage.json"
+TOKENIZERS = ("tokenizer.json", "vocab.json", "encoder.json")
+OWN = "idiolect-"
+"""How the model types begin that only we can open."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a model folder holds."""
+
+    model: Model
+    """In evaluation mode."""
+    tokenizer: Tokenizer | None
+    """None when the folder has none."""
+    lineage: dict[str, Any]
+    """Where the model comes from; empty in other people's folders."""
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a weights file, as its header describes it."""
+
+    path: Path
+    name: str
+    """As the file calls it."""
+    shape: tuple[int, ...]
+    kind: str
+
+
+def save(folder: Path, model: Model, tokenizer: Tokenizer | None, lineage: Mapping[str, Any]) -> None:
+    """Writes the model folder, whole or not at all. Raises UserError (exit 4) when the disk refuses."""
+    ids = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
+    if tokenizer is not None:
+        ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
+    config, tensors = _describe(model)
+    with files.new_folder(folder, kind="model") as new:
+        save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        files.write_json(new / CONFIG, config | ids)
+        files.write_json(new / "generation_config.json", ids)
+        files.write_json(new / LINEAGE, dict(lineage))
+        if tokenizer is not None:
+            tokenizer.save(new)
+
+
+def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The config.json and the tensors of a model."""
+    settings = model.settings
+    if isinstance(model, NGram):
+        tensors = model.tensors()
+        symbols = model.symbols
+        about: dict[str, Any] = {"special_ids": [symbols.begin, symbols.end, symbols.pad]}
+    else:
+        stored = model.state_dict().items()
+        tensors = {name: tensor for name, tensor in stored if not _is_tied(name, model.settings)}
+        about = {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
+    family = families.match(settings) if isinstance(settings, DecoderSettings) else None
+    if family is None:
+        about |= {"model_type": OWN + settings.kind, "settings": settings.model_dump(mode="json")}
+    else:
+        assert isinstance(settings, DecoderSettings)
+        row = families.FAMILIES[family]
+        about |= {"model_type": family, "architectures": [row.architecture], **row.write(settings)}
+        tensors = families.to_theirs(tensors, family)
+    about["vocab_size"] = model.vocabulary
+    return about, {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Loaded:
+    """Reads a model folder of ours, or of another tool that writes safetensors. `dtype` None keeps what is stored.
+
+    Ours are checked against their hashes. No code in the folder is ever run. Raises UserError when the folder is
+    missing, damaged, points outside itself, or holds a model that is not one of ours.
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or any((folder / name).exists() for name in (files.MANIFEST, LINEAGE)):
+        files.verify(folder)
+    config = _object(folder, CONFIG)
+    model_type, vocabulary = _model_type(folder, config), config.get("vocab_size")
+    if not isinstance(vocabulary, int) or vocabulary < 1:
+        raise UserError(f"{folder / CONFIG}: vocab_size is {vocabulary!r}", RESTORE)
+    settings = _settings(folder, config, model_type)
+    header = _header(folder)
+    if isinstance(settings, NGramSettings):
+        model: Model = _load_ngram(folder, config, settings, vocabulary, header)
+    else:
+        model = _load_network(folder, model_type, settings, vocabulary, header, torch.device(device), dtype)
+    tokenizer = Tokenizer.load(folder) if any((folder / name).is_file() for name in TOKENIZERS) else None
+    if tokenizer is not None and tokenizer.size > vocabulary:
+        what = f"{folder}: the tokenizer has {tokenizer.size} ids, the model only {vocabulary}"
+        raise UserError(what, "load the model with the tokenizer it was trained with")
+    lineage = _object(folder, LINEAGE) if (folder / LINEAGE).exists() else {}
+    return Loaded(model, tokenizer, lineage, settings)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a file that lies in the folder itself. Raises UserError for one that points elsewhere."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path} points outside the folder", "copy the file itself into the folder")
+    return path
+
+
+def _object(folder: Path, name: str) -> dict[str, Any]:
+    value = files.read_json(_inside(folder, name))
+    if not isinstance(value, dict):
+        raise UserError(f"{folder / name} is not a JSON object", RESTORE)
+    return value
+
+
+def _model_type(folder: Path, config: Mapping[str, Any]) -> str:
+    known = [*families.FAMILIES, *(OWN + kind for kind in KINDS)]
+    found = config.get("model_type")
+    if found not in known:
+        what = f"{folder / CONFIG}: model_type {found!r} is not known{nearest(str(found), known)}"
+        raise UserError(what, f"model folders of these types can be opened: {', '.join(known)}")
+    return str(found)
+
+
+def _settings(folder: Path, config: dict[str, Any], model_type: str) -> Settings:
+    source = str(folder / CONFIG)
+    if not model_type.startswith(OWN):
+        return families.settings_of(config, source)
+    tables = config.get("settings")
+    if not isinstance(tables, dict) or OWN + str(tables.get("kind")) != model_type:
+        raise UserError(f"{source}: the settings are not those of {model_type}", RESTORE)
+    if model_type == OWN + "ngram":
+        return checked(NGramSettings, tables, source)
+    if model_type == OWN + "decoder":
+        return checked(DecoderSettings, tables, source)
+    return checked(RecurrentSettings, tables, source)
+
+
+def _header(folder: Path) -> dict[str, Entry]:
+    """What each tensor of the weights is, read from the headers alone. Raises UserError when one is damaged."""
+    names = [WEIGHTS]
+    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+        weight_map = _object(folder, INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise UserError(f"{folder / INDEX} has no weight_map", RESTORE)
+        names = sorted(set(weight_map.values()))
+    header = {}
+    for path in [_inside(folder, name) for name in names]:
+        if not path.is_file():
+            raise UserError(f"{path} does not exist", "only safetensors weights are read; pickled ones can run code")
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (no mapping)
+                    part = file.get_slice(name)
+                    header[name] = Entry(path, name, tuple(part.get_shape()), part.get_dtype())
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged: {error}", RESTORE) from None
+    return header
+
+
+def _read(header: Mapping[str, Entry]) -> dict[str, Tensor]:
+    """The tensors of the header, under the names it gives them."""
+    tensors = {}
+    for path in {entry.path for entry in header.values()}:
+        with safe_open(path, framework="pt") as file:
+            for name, entry in header.items():
+                if entry.path == path:
+                    tensors[name] = file.get_tensor(entry.name)
+    return tensors
+
+
+def _load_ngram(
+    folder: Path, config: Mapping[str, Any], settings: NGramSettings, vocabulary: int, header: Mapping[str, Entry]
+) -> NGram:
+    try:
+        begin, end, pad = config["special_ids"]
+        return NGram.from_tensors(settings, vocabulary, _read(header), begin_id=begin, end_id=end, pad_id=pad)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"{folder} holds no whole n-gram model: {error}", RESTORE) from None
+
+
+def _load_network(
+    folder: Path,
+    model_type: str,
+    settings: RecurrentSettings | DecoderSettings,
+    vocabulary: int,
+    header: dict[str, Entry],
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Model:
+    """The network whose settings and weights agree in every shape, checked before anything of that size is made."""
+    sizes = _matrices(settings, vocabulary)
+    stored = sum(prod(entry.shape) for entry in header.values())
+    if max(sizes) > stored or settings.layers > len(header):
+        raise UserError(f"{folder}: {CONFIG} speaks of more weights than there are ({stored:,})", RESTORE)
+    model = build(settings, vocabulary, device="meta")
+    assert not isinstance(model, NGram)
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied(name, settings)}
+    if model_type in families.FAMILIES:
+        expected = families.to_theirs(expected, model_type)
+        known = {families.canonical(name, model_type): entry for name, entry in header.items()}
+        header = {name: entry for name, entry in known.items() if name and not _is_tied(name, settings)}
+    _check_shapes(folder, expected, header)
+    tensors = {name: tensor.to(device, dtype) for name, tensor in _read(header).items()}
+    if model_type in families.FAMILIES:
+        tensors = families.to_ours(tensors, model_type)
+    if settings.tied:
+        tensors["head.weight"] = tensors["embedding.weight"]
+    model.load_state_dict(tensors, assign=True)
+    model.tie()
+    return model.eval()
+
+
+def _matrices(settings: RecurrentSettings | DecoderSettings, vocabulary: int) -> list[int]:
+    """Numbers in some matrices that any model of these settings has; a claim of more than are stored is a lie."""
+    width = settings.width
+    if isinstance(settings, RecurrentSettings):
+        return [vocabulary * width, width * width]
+    learned = settings.context if settings.position == "learned" else 1
+    return [n * width for n in (vocabulary, learned, settings.d_mlp, settings.heads * settings.d_head)]
+
+
+def _is_tied(name: str, settings: RecurrentSettings | DecoderSettings) -> bool:
+    """Whether a tensor repeats the embedding, and is neither written nor read."""
+    return settings.tied and name in ("head.weight", "lm_head.weight")
+
+
+def _check_shapes(folder: Path, expected: Mapping[str, Tensor], header: Mapping[str, Entry]) -> None:
+    """Raises UserError unless the header holds exactly the expected tensors, in shape, as floating-point numbers."""
+    problems = [f"lacks {name}" for name in expected if name not in header]
+    problems += [f"has an unknown tensor {name}" for name in header if name not in expected]
+    for name in expected.keys() & header.keys():
+        want, entry = tuple(expected[name].shape), header[name]
+        if entry.shape != want:
+            problems.append(f"has {name} of shape {list(entry.shape)}, not {list(want)}")
+        elif entry.kind not in FLOATS:
+            problems.append(f"has {name} as {entry.kind}, which is no floating-point type that can be read")
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{folder} {min(problems)}{more}", f"make {CONFIG} and the weights agree, or {RESTORE}")
