@@ -1,0 +1,206 @@
+"""Batches of next-token training and scoring, each a pure function of (data, seed, step).
+
+B rows, T positions (the context), N tokens, n documents. S = E d1 E d2 E … dn E is the stream that `shards.Shards`
+reads; a piece (start, length) of it has the inputs S[start : start + length] and the labels one position on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from idiolect import seeds
+from idiolect.data.batch import IGNORE, Batch
+from idiolect.data.packing import packing as pack
+from idiolect.data.padding import shifted
+from idiolect.data.shards import SEPARATOR, Shards
+from idiolect.data.windows import windows
+from idiolect.errors import UserError
+
+Layout = Callable[[int], list[tuple[int, int]]]
+"""The pieces (start, length) of an example."""
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """The micro-batches of each optimiser step.
+
+    Slot i = step x rows + row; epoch = i // n; example = permutation(seed, epoch)[i % n]. So every epoch visits every
+    example once, in an order of its own, and any step can be asked for without those before it.
+    """
+
+    shards: Shards
+    layout: Layout
+    n: int
+    """Examples (rows) an epoch."""
+    shared: bool
+    """Whether an example may hold several documents; batches then carry segments."""
+    context: int
+    rows: int
+    """Rows a step."""
+    micro_batches: int
+    seed: int
+    begin_id: int
+    """What stands for end-of-text among the inputs (where a document begins)."""
+    end_id: int
+    """What stands for it among the labels (where one ends)."""
+    pad_id: int
+
+    def epoch(self, step: int) -> int:
+        """The epoch that the first row of `step` belongs to, from 0."""
+        return step * self.rows // self.n
+
+    def examples(self, step: int) -> np.ndarray:
+        """The example in each row of a step, int64 [rows]."""
+        slots = step * self.rows + np.arange(self.rows)
+        out = np.empty(self.rows, dtype=np.int64)
+        for epoch in np.unique(slots // self.n).tolist():
+            inside = slots // self.n == epoch
+            out[inside] = seeds.permute(slots[inside] % self.n, self.n, seeds.derive(self.seed, "epoch", epoch))
+        return out
+
+    def __call__(self, step: int) -> list[Batch]:
+        """The micro-batches of one step, each ids and labels [rows / micro_batches, T]."""
+        parts = np.split(self.examples(step), self.micro_batches)
+        return [self.batch(part) for part in parts]
+
+    def batch(self, examples: np.ndarray) -> Batch:
+        """The given examples [B] as a batch [B, T]."""
+        shape = (len(examples), self.context)
+        ids, labels, segments = (np.full(shape, fill, dtype=np.int64) for fill in (self.pad_id, IGNORE, -1))
+        for row, example in enumerate(examples.tolist()):
+            column = 0
+            for nth, (start, length) in enumerate(self.layout(example)):
+                here = slice(column, column + length)
+                text = self.shards.read(start, length + 1)
+                ids[row, here], labels[row, here], segments[row, here] = text[:-1], text[1:], nth
+                column += length
+        ids[ids == SEPARATOR] = self.begin_id
+        labels[labels == SEPARATOR] = self.end_id
+        shown = torch.from_numpy(segments) if self.shared else None
+        return Batch(torch.from_numpy(ids), torch.from_numpy(labels), shown)
+
+
+def next_token(
+    shards: Shards,
+    *,
+    context: int,
+    batch_tokens: int,
+    micro_batches: int = 1,
+    seed: int = 0,
+    packing: Literal["documents", "stream"] = "documents",
+    begin_id: int,
+    end_id: int,
+    pad_id: int,
+) -> NextToken:
+    """Training batches in which every token and every end-of-text of the corpus is a label once an epoch.
+
+    packing "documents": each document begins after end-of-text, is cut into pieces of at most `context`, and shares a
+    row with others that it does not see. "stream": windows of `context` positions of S, whatever they hold.
+    A step has batch_tokens // context rows, at least one.
+    Raises UserError when the text is shorter than one context, or `micro_batches` does not divide the rows.
+    """
+    if shards.labels < context:
+        raise UserError(
+            f"the training text has {shards.labels:,} tokens, fewer than one context of {context:,}",
+            f"use more text, or a model.context of at most {shards.labels}",
+        )
+    rows = max(1, batch_tokens // context)
+    if rows % micro_batches:
+        nearest = max(d for d in range(1, min(micro_batches, rows) + 1) if rows % d == 0)
+        raise UserError(
+            f"train.micro_batches = {micro_batches} does not divide the {rows} rows of a batch "
+            f"({batch_tokens:,} tokens in rows of {context:,})",
+            f"use train.micro_batches={nearest}, or another train.batch_tokens",
+        )
+    if packing == "stream":
+        layout: Layout = lambda example: [(example * context, min(context, shards.labels - example * context))]  # noqa: E731
+        n, shared = -(-shards.labels // context), False
+    else:
+        index = pack(shards, context)
+        layout, n, shared = index.row, len(index), index.shared
+    return NextToken(shards, layout, n, shared, context, rows, micro_batches, seed, begin_id, end_id, pad_id)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out text in a fixed order; can be iterated again and again.
+
+    Each of the first `labels` labels (a document's tokens, then its end-of-text) is scored once, in windows of
+    `context` that do not reach across documents and begin every `stride` positions.
+    """
+
+    shards: Shards
+    context: int
+    stride: int
+    rows: int
+    begin_id: int
+    end_id: int
+    pad_id: int
+    labels: int
+    """How many labels are scored."""
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Where the documents that are scored end, int64; the last may be cut short."""
+        whole = self.shards.ends[: np.searchsorted(self.shards.ends, self.labels, side="right")]
+        return whole if whole[-1] == self.labels else np.append(whole, self.labels)
+
+    def bytes(self, token_bytes: np.ndarray | None) -> int | None:
+        """UTF-8 bytes of the original text that is scored.
+
+        When a document is cut short, the bytes of its scored tokens come from token_bytes (int64 [V], bytes of text a
+        token stands for); None when that is not given.
+        """
+        ends = self.shards.ends
+        whole = int(np.searchsorted(ends, self.labels, side="right")) - 1
+        cut = self.shards.read(int(ends[whole]) + 1, self.labels - int(ends[whole]))
+        if not len(cut):
+            return int(self.shards.byte_ends[whole])
+        return None if token_bytes is None else int(self.shards.byte_ends[whole] + token_bytes[cut].sum())
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of at most rows x context positions; short documents share a batch, each in a row of its own."""
+        gathered: list[np.ndarray] = []
+        seen: list[int] = []
+        longest = 0
+        for block in windows(self.ends, self.context, self.stride):
+            for start, length, already in zip(*(column.tolist() for column in block), strict=True):
+                longest = max(longest, length)
+                if gathered and (len(gathered) + 1) * longest > self.rows * self.context:
+                    yield self._batch(gathered, seen)
+                    gathered, seen, longest = [], [], length
+                gathered.append(self.shards.read(start, length + 1))
+                seen.append(already)
+        if gathered:
+            yield self._batch(gathered, seen)
+
+    def _batch(self, texts: list[np.ndarray], seen: list[int]) -> Batch:
+        batch = shifted(texts, self.pad_id)
+        batch.ids[batch.ids == SEPARATOR] = self.begin_id
+        batch.labels[batch.labels == SEPARATOR] = self.end_id
+        batch.labels[torch.arange(batch.labels.shape[1]) < torch.tensor(seen)[:, None]] = IGNORE
+        return batch
+
+
+def held_out(
+    shards: Shards,
+    *,
+    context: int,
+    rows: int,
+    begin_id: int,
+    end_id: int,
+    pad_id: int,
+    stride: int | None = None,
+    limit_tokens: int | None = None,
+) -> HeldOut:
+    """Batches that score every token and every end-of-text of `shards` once, or the first `limit_tokens` of them.
+
+    Windows begin every `stride` positions of a document (default: the context, so that they do not overlap).
+    """
+    labels = min(shards.labels, limit_tokens or shards.labels)
+    return HeldOut(shards, context, stride or context, rows, begin_id, end_id, pad_id, labels)

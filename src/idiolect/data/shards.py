@@ -1,0 +1,316 @@
+"""Encoded text on disk: ids in memory-mapped shards, addressed by the hash of text and tokenizer; torch-free.
+
+    CACHE/shards/KEY/part-00000/ids.bin         ids of consecutive documents, uint16 or uint32, no end-of-text
+                     part-00000/documents.bin   int64 [K, 3]: tokens, bytes, and whether a document ends here
+                     part-00001/…
+                     documents/ends.bin         int64 [n + 1]: where end-of-text stands in the stream S
+                     documents/bytes.bin        int64 [n + 1]: bytes of original text before each document
+                     packing-256/…              (`packing.py`)
+
+Each folder appears whole, with a manifest of hashes; `documents` comes last and says that the parts are complete. What
+a killed encode left is found by the next one, which encodes only what is missing or damaged. A part's content depends
+on the text and the tokenizer alone, not on who encoded it or in how many threads.
+
+n documents, N tokens. The stream S = E d1 E d2 E … dn E, of N + n + 1 positions, exists in no file: E is put in when S
+is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from idiolect import files
+from idiolect.data.cache import cache_folder, only_writer
+from idiolect.devices import cores
+from idiolect.errors import UserError
+
+FORMAT = 1
+"""Version of the layout above; part of the key."""
+PART_SIZE = 1 << 24
+"""Characters in a part (16 Mi), counting EACH_DOCUMENT besides for every document."""
+EACH_DOCUMENT = 64
+BATCH_SIZE = 1 << 20
+"""Characters handed to the tokenizer at once; its own bookkeeping is some hundred bytes a token."""
+SEPARATOR = -1
+"""Stands for end-of-text in what `Shards.read` returns."""
+
+
+class Text(Protocol):
+    """What is read of a document."""
+
+    text: str
+    last: bool
+    """False on all but the final part of a document that arrives in parts."""
+
+
+class Corpus(Protocol):
+    """Documents that can be read again and again."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that the documents depend on."""
+        ...
+
+    def __iter__(self) -> Iterator[Text]: ...
+
+
+class Tokenizer(Protocol):
+    """What turns text into ids."""
+
+    size: int
+    fingerprint: str
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text."""
+        ...
+
+
+class Shards:
+    """The encoded documents of one corpus, mapped into memory."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens what `encode` wrote, checking every hash. Raises Damaged, a UserError that names the bad file."""
+        about = _verified(folder / "documents")
+        self.folder = folder
+        self.fingerprint: str = about["key"]
+        """The hash of text and tokenizer."""
+        self.vocabulary: int = about["vocabulary"]
+        """Ids of the tokenizer; each stored id is below."""
+        self.ends = mapped(folder / "documents" / "ends.bin", np.int64)
+        """int64 [n + 1]: the positions of end-of-text in S; document j lies between ends[j] and ends[j + 1]."""
+        self.byte_ends = mapped(folder / "documents" / "bytes.bin", np.int64)
+        """int64 [n + 1]: UTF-8 bytes of the original text before document j."""
+        dtype = id_type(self.vocabulary)
+        for number in range(about["parts"]):
+            _verified(_part(folder, number), self.fingerprint)
+        self.parts = [mapped(_part(folder, number) / "ids.bin", dtype) for number in range(about["parts"])]
+        self._starts = np.cumsum([0, *(len(part) for part in self.parts)])
+
+    @property
+    def documents(self) -> int:
+        """n, the number of documents."""
+        return len(self.ends) - 1
+
+    @property
+    def tokens(self) -> int:
+        """N, the number of ids, end-of-text not counted."""
+        return int(self._starts[-1])
+
+    @property
+    def bytes(self) -> int:
+        """UTF-8 bytes of the original text."""
+        return int(self.byte_ends[-1])
+
+    @property
+    def labels(self) -> int:
+        """N + n: each token and each document's end-of-text is predicted once."""
+        return int(self.ends[-1])
+
+    @property
+    def ids(self) -> np.ndarray:
+        """All ids [N]: the mapped file when there is one part, otherwise a copy in memory."""
+        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """int64 [n + 1]: document j is ids[offsets[j] : offsets[j + 1]]."""
+        return self.ends - np.arange(len(self.ends))
+
+    def read(self, start: int, length: int) -> np.ndarray:
+        """S[start : start + length], int64, with SEPARATOR where S holds end-of-text."""
+        first, last = np.searchsorted(self.ends, (start, start + length))
+        out = np.empty(length, dtype=np.int64)
+        token = np.ones(length, dtype=bool)
+        token[self.ends[first:last] - start] = False
+        out[~token] = SEPARATOR
+        out[token] = self._stored(start - first, start + length - last)
+        return out
+
+    def _stored(self, start: int, stop: int) -> np.ndarray:
+        """Ids [start, stop) of all N, from one part or across several."""
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        pieces = []
+        while start < stop:
+            inside = self.parts[first][start - self._starts[first] : stop - self._starts[first]]
+            pieces.append(inside)
+            start += len(inside)
+            first += 1
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.int64)])
+
+    def counts(self) -> np.ndarray:
+        """How often each id occurs, int64 [V]."""
+        total = np.zeros(self.vocabulary, dtype=np.int64)
+        for part in self.parts:
+            for start in range(0, len(part), PART_SIZE):  # bincount makes int64 copies
+                total += np.bincount(part[start : start + PART_SIZE], minlength=self.vocabulary)
+        return total
+
+
+def id_type(vocabulary: int) -> np.dtype:
+    """The smallest type that holds every id: uint16 up to 65,536 ids, otherwise uint32; little-endian."""
+    return np.dtype("<u2" if vocabulary <= 1 << 16 else "<u4")
+
+
+def mapped(path: Path, dtype: np.dtype | type) -> np.ndarray:
+    """The values in a raw file, read from disk as they are used."""
+    if path.stat().st_size == 0:  # which cannot be mapped
+        return np.empty(0, dtype)
+    return np.memmap(path, dtype, mode="r").view(np.ndarray)
+
+
+def encode(corpus: Corpus, tokenizer: Tokenizer, *, cache: Path | None = None, workers: int = 0) -> Shards:
+    """The documents of `corpus` as ids, encoded unless that was done before.
+
+    `workers` threads (0: one a core) encode one part each, so memory is bounded by workers x PART_SIZE. Threads
+    suffice, as the tokenizer does not hold Python's lock while it works; and they need no second import and no
+    `if __name__ == "__main__"` in the user's script. Two processes that want the same thing do the work once.
+    Raises UserError when there is no text, or when the disk refuses (exit 4).
+    """
+    key = _key(corpus, tokenizer)
+    folder = (cache or cache_folder()) / "shards" / key[:32]
+    if (folder / "documents").is_dir():
+        try:
+            return Shards(folder)
+        except files.Damaged as error:
+            warnings.warn(f"{error.what}; it is encoded again", stacklevel=2)
+    with only_writer(folder):
+        with contextlib.suppress(files.Damaged):
+            return Shards(folder)  # another process did it while this one waited
+        files.sweep(folder)
+        count = _encode_missing(corpus, tokenizer, folder, key, workers or cores())
+        _write_documents(folder, key, tokenizer.size, count)
+        return Shards(folder)
+
+
+def _key(corpus: Corpus, tokenizer: Tokenizer) -> str:
+    what = [FORMAT, PART_SIZE, EACH_DOCUMENT, corpus.fingerprint, tokenizer.fingerprint, tokenizer.size]
+    return hashlib.sha256(json.dumps(what).encode("utf-8")).hexdigest()
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}"
+
+
+def _verified(folder: Path, key: str | None = None) -> dict[str, Any]:
+    """The manifest of a folder whose files all are as they were written, for that key. Raises Damaged."""
+    if not folder.is_dir():
+        raise files.Damaged(f"{folder} is missing", "encode the text again")
+    manifest = files.verify(folder)
+    if key not in (None, manifest.get("key")):
+        raise files.Damaged(f"{folder} belongs to another text or tokenizer", "encode the text again")
+    return manifest
+
+
+def _whole(part: Path, key: str) -> bool:
+    """Whether the part stands and is undamaged; what is damaged is removed."""
+    if part.is_dir():
+        try:
+            _verified(part, key)
+            return True
+        except files.Damaged:
+            files.remove_folder(part)
+    return False
+
+
+def _parts(corpus: Iterable[Text]) -> Iterator[list[Text]]:
+    """The documents a part holds, for each part in turn; the same whoever asks."""
+    gathered: list[Text] = []
+    size = 0
+    for document in corpus:
+        gathered.append(document)
+        size += len(document.text) + EACH_DOCUMENT
+        if size >= PART_SIZE:
+            yield gathered
+            gathered, size = [], 0
+    if gathered:
+        yield gathered
+
+
+def _encode_missing(corpus: Corpus, tokenizer: Tokenizer, folder: Path, key: str, workers: int) -> int:
+    """Writes the parts that do not stand yet; returns how many there are."""
+    count = 0
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for count, documents in enumerate(_parts(corpus), start=1):
+                part = _part(folder, count - 1)
+                if _whole(part, key):
+                    continue
+                pending.append(pool.submit(_write_part, part, key, documents, tokenizer))
+                if len(pending) >= workers:
+                    pending.popleft().result()
+            while pending:
+                pending.popleft().result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return count
+
+
+def _write_part(part: Path, key: str, documents: Sequence[Text], tokenizer: Tokenizer) -> None:
+    about = np.array([(0, len(d.text.encode("utf-8")), d.last) for d in documents], dtype=np.int64)
+    with files.new_folder(part, key=key) as new:
+        with open(new / "ids.bin", "wb") as file:
+            done = 0
+            for texts in _batches([document.text for document in documents]):
+                for ids in tokenizer.encode_batch(texts):
+                    assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
+                    file.write(ids.astype(id_type(tokenizer.size)).tobytes())
+                    about[done, 0] = len(ids)
+                    done += 1
+        (new / "documents.bin").write_bytes(about.astype("<i8").tobytes())
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= BATCH_SIZE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _write_documents(folder: Path, key: str, vocabulary: int, parts: int) -> None:
+    """Writes where documents end, and with it says that all parts stand. Documents without a token are passed over."""
+    target = folder / "documents"
+    if target.is_dir():
+        files.remove_folder(target)
+    tokens = bytes_ = documents = before = 0
+    with (
+        files.new_folder(target, key=key, vocabulary=vocabulary, parts=parts) as new,
+        open(new / "ends.bin", "wb") as ends_file,
+        open(new / "bytes.bin", "wb") as bytes_file,
+    ):
+        for number in range(parts):
+            about = mapped(_part(folder, number) / "documents.bin", np.int64).reshape(-1, 3)
+            token_ends, byte_ends = tokens + np.cumsum(about[:, 0]), bytes_ + np.cumsum(about[:, 1])
+            tokens, bytes_ = int(token_ends[-1]), int(byte_ends[-1])
+            final = np.flatnonzero(about[:, 2])
+            final = final[np.diff(token_ends[final], prepend=before) > 0]
+            if not len(final):
+                continue
+            before = int(token_ends[final[-1]])
+            if not documents:
+                ends_file.write(np.int64(0).tobytes())
+                bytes_file.write(np.int64(0).tobytes())
+            ends = token_ends[final] + documents + np.arange(1, len(final) + 1)
+            documents += len(final)
+            ends_file.write(ends.astype("<i8").tobytes())
+            bytes_file.write(byte_ends[final].astype("<i8").tobytes())
+        if not documents:
+            raise UserError("there is no token in the text", "check the path, the field and the tokenizer's pattern")
+        assert before == tokens, "the last document has no end"
