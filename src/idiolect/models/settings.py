@@ -17,13 +17,16 @@ class NGramSettings(Settings):
     kind: Literal["ngram"] = "ngram"
     """The family."""
     order: int = Field(default=5, ge=1, le=32)
-    """Longest sequence counted, in tokens, the predicted one included."""
-    smoothing: Literal["mle", "add-k", "stupid-backoff", "kneser-ney", "infinite"] = "kneser-ney"
-    """mle, add-k, stupid-backoff (unnormalised), kneser-ney (interpolated modified), infinite (unbounded backoff)."""
+    """Longest sequence counted, in tokens, the predicted one included; `infinite` adds the longest match to it."""
+    smoothing: Literal["mle", "add-k", "stupid-backoff", "kneser-ney", "infinite", "arpa"] = "kneser-ney"
+    """mle, add-k, stupid-backoff (unnormalised), kneser-ney (interpolated modified) or infinite (unbounded context);
+    arpa marks a model that was read from an ARPA file."""
     k: float = Field(default=1.0, gt=0)
     """What add-k adds to every count."""
     backoff: float = Field(default=0.4, gt=0, le=1)
     """The factor of stupid backoff for each shorter context."""
+    strength: float = Field(default=300.0, gt=0)
+    """Weight of kneser-ney in `infinite`, against n e^2 of a match found n times and e tokens longer than it sees."""
 
 
 class RecurrentSettings(Settings):
