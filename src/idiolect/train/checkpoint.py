@@ -172,18 +172,22 @@ def newest(run: Run) -> Snapshot | None:
 
 
 def load(run: Run, step: int) -> Snapshot:
-    """The checkpoint of one step. Raises UserError (exit 2) when it is absent or damaged, naming what is wrong.
+    """The checkpoint of one step, to go on from: later ones are set aside. The caller holds the run's lock.
 
-    For the run's writer (it holds the lock) the run goes on from here: later checkpoints are set aside.
+    Raises UserError (exit 2) when it is absent or damaged, naming what is wrong.
     """
-    steps = run.steps()
-    if step not in steps:
-        there = ", ".join(f"step-{n}" for n in steps) or "none"
-        raise UserError(f"{run.folder} has no checkpoint step-{step}", f"there is: {there}")
-    found = _read(run.checkpoint(step), step)
-    for later in [n for n in steps if n > step and run.locked]:
+    found = peek(run, step)
+    for later in [n for n in run.steps() if n > step]:
         _set_aside(run.checkpoint(later), LATER)
     return found
+
+
+def peek(run: Run, step: int) -> Snapshot:
+    """The checkpoint of one step, to read it only. Raises UserError (exit 2) as `load` does."""
+    if step not in run.steps():
+        there = ", ".join(f"step-{n}" for n in run.steps()) or "none"
+        raise UserError(f"{run.folder} has no checkpoint step-{step}", f"there is: {there}")
+    return _read(run.checkpoint(step), step)
 
 
 def _read(folder: Path, step: int) -> Snapshot:
