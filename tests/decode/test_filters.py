@@ -23,8 +23,8 @@ def kept(logits):
     return [row.nonzero().squeeze(1).tolist() for row in logits > -INF]
 
 
-rows = st.lists(st.lists(st.floats(-8, 8), min_size=7, max_size=7, unique=True), min_size=1, max_size=3).map(
-    lambda values: torch.tensor(values, dtype=torch.float64)
+rows = st.lists(st.lists(st.integers(-8000, 8000), min_size=7, max_size=7, unique=True), min_size=1, max_size=3).map(
+    lambda values: torch.tensor(values, dtype=torch.float64) / 1000  # unequal: among equals they keep all, we the first
 )
 
 
@@ -114,8 +114,10 @@ def test_min_p_is_that_of_transformers(u, share):
 @given(rows, st.floats(0.2, 5), st.data())
 @settings(max_examples=50, deadline=None)
 def test_repetition_penalty_is_that_of_transformers(u, penalty, data):
-    ids = torch.tensor(data.draw(st.lists(st.lists(st.integers(0, 6), min_size=5, max_size=5), min_size=len(u), max_size=len(u))))
-    seen = filters.Seen(torch.zeros(u.shape, dtype=torch.bool).scatter(1, ids[:, :2], True), torch.zeros(u.shape, dtype=torch.int64))
+    flat = data.draw(st.lists(st.integers(0, 6), min_size=5 * len(u), max_size=5 * len(u)))
+    ids = torch.tensor(flat).view(len(u), 5)
+    prompt = torch.zeros(u.shape, dtype=torch.bool).scatter(1, ids[:, :2], True)
+    seen = filters.Seen(prompt, torch.zeros(u.shape, dtype=torch.int64))
     for t in range(2, 5):
         seen.add(ids[:, t])
     theirs = transformers.RepetitionPenaltyLogitsProcessor(penalty)(ids, u)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from idiolect.decode.filters import REMOVED
-from idiolect.decode.read import impossible, prompt_ids, read, read_prompts, room, writer
+from idiolect.decode.read import check_numbers, device_of, impossible, prompt_ids, read, read_prompts, room, writer
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.stop import LENGTH, STOP, UNSEEN, Criterion
 from idiolect.models.contract import LanguageModel
@@ -40,6 +40,10 @@ class _Path:
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
 
+    def score(self, length_penalty: float) -> float:
+        """As a `Hypothesis`'s."""
+        return sum(self.logprobs) / max(1, len(self.ids)) ** length_penalty
+
 
 def beam_search(
     model: LanguageModel,
@@ -50,10 +54,10 @@ def beam_search(
 ) -> list[Hypothesis]:
     """At most `settings.beams` finished hypotheses, best first.
 
-    At each length the most probable extensions of the live hypotheses are looked at, in that order. Those that end
-    and are among the first `beams` are put aside as finished; the first `beams` of the others live on. The search is
-    over when `beams` have finished, none is alive, or there is no more room. (transformers does the same
-    when early_stopping is True.) One beam is greedy search; V ** (L - 1) beams see every text of at most L tokens.
+    At each length the `beams` most probable extensions of the live hypotheses are taken: those that end are put
+    aside as finished, the others live on. The search is over when none is alive, there is no more room, or `beams`
+    have finished and no live one scores better than the last of them at its present length (with length_penalty 0
+    nothing can be missed by that). One beam is greedy search; V ** (L - 1) beams see every text of at most L tokens.
     More beams do not promise a better text: `tests/checklist/test_DE2.py` keeps a tree where two lose to one.
 
     A hypothesis without any possible extension is finished too, with reason "unseen_context".
@@ -63,46 +67,43 @@ def beam_search(
     start = prompt_ids(model, tokenizer, prompt, settings)
     most = room(model, start, settings)
     ends = {*settings.stop_tokens, tokenizer.end_id}
-    enough = settings.beams * (1 + len(ends))  # extensions among which `beams` do not end
 
     def reason_of(ids: tuple[int, ...]) -> str | None:
         if settings.stop or until:
             return _written(model, tokenizer, start, ids, settings, until)[1]
         return STOP if ids[-1] in ends else LENGTH if len(ids) >= most else None
 
+    def hypothesis(path: _Path, reason: str) -> Hypothesis:
+        text, _ = _written(model, tokenizer, start, path.ids, settings, until)
+        return Hypothesis(text, path.ids, path.logprobs, reason, path.score(settings.length_penalty))
+
     live = [_Path()]
-    finished: list[tuple[_Path, str]] = []
+    finished: list[Hypothesis] = []
     logits, state = read_prompts(model, [start], settings.max_tokens)
     never = impossible(model, tokenizer, logits.device)
     while True:
-        logs = logits.log_softmax(-1).masked_fill(never, REMOVED)
-        finished += [(path, UNSEEN) for path, dead in zip(live, (logs.amax(-1) == REMOVED).tolist()) if dead]
+        normaliser = logits.logsumexp(-1, keepdim=True)
+        check_numbers(normaliser.flatten().tolist())
+        logs = (logits - normaliser.clamp_min(torch.finfo(logits.dtype).min)).masked_fill(never, REMOVED)
+        dead = (logs.amax(-1) == REMOVED).tolist()
+        finished += [hypothesis(path, UNSEEN) for path, is_dead in zip(live, dead, strict=True) if is_dead]
         parents: list[int] = []
         going: list[_Path] = []
-        for rank, (slot, id_, logprob) in enumerate(_extensions(logs, live, enough)):
+        for slot, id_, logprob in _extensions(logs, live, settings.beams):
             path = _Path((*live[slot].ids, id_), (*live[slot].logprobs, logprob))
             reason = reason_of(path.ids)
-            if reason is None and len(going) < settings.beams:
+            if reason is None:
                 going.append(path)
                 parents.append(slot)
-            elif reason is not None and rank < settings.beams:
-                finished.append((path, reason))
-        if not going or len(finished) >= settings.beams:
-            break
+            else:
+                finished.append(hypothesis(path, reason))
+        finished = sorted(finished, key=lambda h: -h.score)[: settings.beams]
+        best = max((path.score(settings.length_penalty) for path in going), default=REMOVED)
+        if not going or (len(finished) == settings.beams and best <= finished[-1].score):
+            return finished
         live = going
-        state = state.select(torch.tensor(parents, device=logits.device))
+        state = state.select(torch.tensor(parents, device=device_of(model)))
         logits, state = read(model, torch.tensor([path.ids[-1:] for path in live]), state)
-    found = [
-        Hypothesis(
-            _written(model, tokenizer, start, path.ids, settings, until)[0],
-            path.ids,
-            path.logprobs,
-            reason,
-            sum(path.logprobs) / max(1, len(path.ids)) ** settings.length_penalty,
-        )
-        for path, reason in finished
-    ]
-    return sorted(found, key=lambda hypothesis: -hypothesis.score)[: settings.beams]
 
 
 def _extensions(logs: Tensor, live: Sequence[_Path], count: int) -> list[tuple[int, int, float]]:

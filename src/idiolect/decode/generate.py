@@ -15,10 +15,9 @@ from torch import Tensor
 from idiolect import seeds
 from idiolect.decode.beam import beam_search
 from idiolect.decode.filters import REMOVED, Seen, draw, reshape
-from idiolect.decode.read import impossible, prompt_ids, read, read_prompts, writer
+from idiolect.decode.read import check_numbers, impossible, prompt_ids, read, read_prompts, writer
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.stop import UNSEEN, Criterion
-from idiolect.errors import Exit, UserError
 from idiolect.models.contract import LanguageModel
 
 
@@ -169,10 +168,7 @@ def choose(
     logprobs = logits.gather(1, ids[:, None]).squeeze(1) - normaliser
     possible = allowed.amax(-1) > REMOVED
     table = torch.stack([ids.double(), logprobs, possible.double(), normaliser], 1).tolist()
-    if any(row[3] != row[3] or row[3] == float("inf") for row in table):
-        raise UserError(
-            "the model's logits are not numbers", "its weights are damaged or diverged: use another", Exit.DIVERGED
-        )
+    check_numbers([row[3] for row in table])
     return ids, [row[:3] for row in table]
 
 

@@ -5,6 +5,7 @@ Shapes: B prompts, N rows still going, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.stop import Criterion, Writer, longest
-from idiolect.errors import UserError
+from idiolect.errors import Exit, UserError
 from idiolect.models.contract import LanguageModel
 
 
@@ -101,6 +102,14 @@ def read(model: LanguageModel, ids: Tensor, state: Any, lengths: Tensor | None =
             model.train()  # type: ignore[attr-defined]
     logits = logits[:, -1]
     return (logits.cpu() if logits.device.type == "mps" else logits).double(), state  # mps has no float64
+
+
+def check_numbers(normalisers: Sequence[float]) -> None:
+    """Raises UserError (exit 5) unless each log-sum-exp of a row of logits is a number below infinity."""
+    if any(math.isnan(normaliser) or normaliser == math.inf for normaliser in normalisers):
+        raise UserError(
+            "the model's logits are not numbers", "its weights are damaged or diverged: use another", Exit.DIVERGED
+        )
 
 
 def device_of(model: Any) -> torch.device:
