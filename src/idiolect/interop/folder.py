@@ -99,6 +99,18 @@ def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
+def find(path: Path) -> Path:
+    """The model folder that a path means: itself, or the `model/` of a run folder.
+
+    Raises UserError for a run that has no model yet.
+    """
+    if (path / CONFIG).exists() or not (path / "recipe.toml").exists():
+        return path
+    if not (path / "model" / CONFIG).exists():
+        raise UserError(f"the run {path} has no model yet", f"finish it first: idiolect resume {path}")
+    return path / "model"
+
+
 def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Loaded:
     """Reads a model folder of ours, or of another tool that writes safetensors. `dtype` None keeps what is stored.
 

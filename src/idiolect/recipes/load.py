@@ -9,9 +9,12 @@ from typing import Any
 
 from idiolect import config
 from idiolect.errors import UserError, nearest
+from idiolect.models.presets import PRESETS, VOCABULARY
 from idiolect.models.settings import FAMILIES
 from idiolect.recipes.settings import Recipe
 
+PRESET_TOKENS = 300_000_000_000
+"""Tokens every GPT-3 size was trained on (Brown et al. 2020, section 2.2)."""
 FOLDER = Path(__file__).parent
 EXAMPLE_TEXT = "text.txt"
 """What `recipes show` writes for data.train, which no shipped recipe can know."""
@@ -22,11 +25,24 @@ def names() -> dict[str, str]:
     out = {}
     for path in sorted(FOLDER.glob("*.toml")):
         out[path.stem] = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+    for preset, (row, _) in PRESETS.items():
+        out[preset] = f"{row.name} in the shape of GPT-2, repaired where the printed table cannot be built."
     return out
+
+
+list_recipes = names
 
 
 def tables(name: str) -> dict[str, Any]:
     """The TOML tables of a shipped recipe or a file. Raises UserError when there is no such recipe."""
+    if name in PRESETS:
+        row, model = PRESETS[name]
+        train = {
+            "steps": PRESET_TOKENS // int(row.batch),
+            "batch_tokens": int(row.batch),
+            "learning_rate": row.learning_rate,
+        }
+        return {"tokenizer": {"size": VOCABULARY}, "model": model.model_dump(exclude_none=True), "train": train}
     shipped = FOLDER / f"{name}.toml"
     if shipped.parent == FOLDER and shipped.is_file():
         return tomllib.loads(shipped.read_text(encoding="utf-8"))
@@ -38,7 +54,7 @@ def tables(name: str) -> dict[str, Any]:
     )
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, list[str]]:
+def load(name: str, overrides: Sequence[str] = (), *, text_needed: bool = True) -> tuple[Recipe, list[str]]:
     """The recipe with its overrides, and notes on keys that the chosen family left out.
 
     Changing `model.kind` keeps what the new family shares with the recipe's own (layers, width, context, …) and drops
@@ -57,8 +73,11 @@ def load(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, list[str]]:
             del merged["model"][key]
         if dropped:
             notes.append(f"model.kind={kind} has no {', '.join(f'model.{key}' for key in dropped)}: left out")
-    if isinstance(merged.get("data"), dict) and "train" not in merged["data"]:
-        raise UserError(f"{name}: data.train is not given", "add data.train=FILE (or set it in the recipe's [data])")
+    data = merged.setdefault("data", {})
+    if isinstance(data, dict) and "train" not in data:
+        if text_needed:
+            raise UserError(f"{name}: data.train is not given", "add data.train=FILE, or set it in the recipe's [data]")
+        data["train"] = [EXAMPLE_TEXT]
     return config.validate(Recipe, merged, name), notes
 
 
@@ -67,7 +86,7 @@ def _kind(recipe: dict[str, Any]) -> Any:
     return model.get("kind") if isinstance(model, dict) else None
 
 
-def show(name: str) -> str:
+def show_recipe(name: str) -> str:
     """A shipped recipe or a file as complete commented TOML, to start one's own from."""
     base = tables(name)
     base.setdefault("data", {}).setdefault("train", [EXAMPLE_TEXT])

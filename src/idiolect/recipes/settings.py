@@ -8,6 +8,7 @@ from idiolect.models.settings import ModelSettings
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.train.settings import (
     CheckpointSettings,
+    Resolved,
     SampleSettings,
     TrackSettings,
     TrainSettings,
@@ -34,3 +35,5 @@ class Recipe(Settings):
     """Text written on the way."""
     track: TrackSettings = TrackSettings()
     """Where metrics go."""
+    resolved: Resolved | None = None
+    """What was chosen automatically at the start; written by the run, used again by every resume."""

@@ -1,0 +1,119 @@
+"""What a run leaves behind: the final score, the model folder, the report, and the result that verbs print."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idiolect import __version__, config, devices
+from idiolect.evaluate import baselines
+from idiolect.interop import folder
+from idiolect.models.ngram import NGram
+from idiolect.recipes import watch
+from idiolect.recipes.prepare import Prepared, say
+from idiolect.recipes.settings import Recipe
+from idiolect.report import Report
+from idiolect.runs import Run
+
+
+def stopped(run: Run, reason: str, steps: int, totals: watch.Totals) -> dict[str, Any]:
+    """The result of a run that a signal (or a caller) stopped: saved, to be resumed."""
+    return {"run": str(run.folder), "stopped": reason, "steps": steps, **spent(totals)}
+
+
+def spent(totals: watch.Totals, device: str = "cpu") -> dict[str, Any]:
+    """Tokens, speed and memory of a run's steps."""
+    out: dict[str, Any] = {"tokens": totals.tokens}
+    if totals.seconds:
+        out["tokens_per_second"] = totals.tokens / totals.seconds
+    out["peak_memory_bytes"] = devices.peak_memory(device)
+    return out
+
+
+def finish(
+    run: Run, recipe: Recipe, data: Prepared, model: Any, steps: int, totals: watch.Totals, accepted: list[str]
+) -> dict[str, Any]:
+    """Scores all of the held-out text, writes the model folder and the report, returns the result."""
+    say("scoring all of the held-out text")
+    validation = watch.score_held_out(model, data)
+    about = {
+        "family": recipe.model.kind,
+        "parameters": parameters(model),
+        "steps": steps,
+        "validation": validation,
+        "baselines": _baselines(data),
+        **spent(totals, recipe.resolved.device if recipe.resolved else "cpu"),
+    }
+    lineage = {
+        "idiolect": __version__,
+        "recipe": config.dump(recipe),
+        "fingerprints": dict(data.fingerprints),
+        "accepted_changes": accepted,
+        "results": about,
+    }
+    if hasattr(model, "to"):
+        model.to("cpu")
+    folder.save(run.model, model, data.tokenizer, lineage)
+    run.append_metrics({"step": steps, **{f"final.{key}": value for key, value in validation.items()}})
+    write_report(run, recipe, about)
+    return {"run": str(run.folder), "model": str(run.model), "report": str(run.report), **about}
+
+
+def parameters(model: Any) -> int:
+    """Parameters as counted: of an n-gram, the distinct sequences it knows."""
+    if isinstance(model, NGram):
+        return sum(t.numel() for name, t in model.tensors().items() if name.startswith(("counts.", "scores.")))
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _baselines(data: Prepared) -> dict[str, dict[str, Any]]:
+    """Uniform, unigram and gzip over the same held-out bytes."""
+    return {
+        "uniform": baselines.uniform(data.held, data.tokenizer).json(),
+        "unigram": baselines.unigram(data.held, data.tokenizer, data.train).json(),
+        "gzip": {"bits_per_byte": baselines.gzip(document.text for document in data.held_text)},
+    }
+
+
+def write_report(run: Run, recipe: Recipe, about: dict[str, Any]) -> None:
+    """report.html: the result beside the baselines, the curves, what the model wrote, and the recipe."""
+    metrics = run.read_metrics()
+    report = Report(f"{recipe.model.kind}: {run.folder.resolve().name}")
+    validation = about["validation"]
+    report.facts(
+        {
+            "held-out loss (nats a token)": validation["loss"],
+            "perplexity": validation["perplexity"],
+            "bits per byte": validation["bits_per_byte"],
+            "parameters": about["parameters"],
+            "steps": about["steps"],
+            "tokens trained": about["tokens"],
+            "tokens a second": about.get("tokens_per_second"),
+            "peak memory (bytes)": about["peak_memory_bytes"],
+        }
+    )
+    rows = [["this model", validation["bits_per_byte"]], *([name, figures["bits_per_byte"]] for name, figures in about["baselines"].items())]
+    report.table(["", "bits per byte of the held-out text"], rows, "Beside the baselines")
+    for title, keys in CURVES.items():
+        series = {name: points(metrics, key) for name, key in keys.items()}
+        if any(len(curve) > 1 for curve in series.values()):
+            report.chart(title, {name: curve for name, curve in series.items() if curve}, "step", title)
+    for line in metrics:
+        if "sample" in line:
+            report.text(f"Written at step {line['step']}", line["sample"])
+    report.text("Recipe", config.dump(recipe))
+    report.write(run.report)
+
+
+CURVES = {
+    "loss (nats a token)": {"training": "loss", "validation": "validation.loss"},
+    "bits per byte": {"training": "bits_per_byte", "validation": "validation.bits_per_byte"},
+    "gradient norm": {"gradient": "norm"},
+    "learning rate": {"rate": "learning_rate"},
+    "tokens a second": {"speed": "tokens_per_second"},
+}
+"""The charts of a report: title → curve → key of metrics.jsonl."""
+
+
+def points(metrics: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    """(step, value) of every line of metrics that has the key."""
+    return [(line["step"], line[key]) for line in metrics if line.get(key) is not None]

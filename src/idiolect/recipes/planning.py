@@ -1,0 +1,87 @@
+"""The verb `plan`, and the check before every run that it will fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from idiolect import devices
+from idiolect.interop import families
+from idiolect.models.settings import NGramSettings
+from idiolect.plan.flops import flops_per_token
+from idiolect.plan.memory import check_fits, training_memory
+from idiolect.plan.parameters import count
+from idiolect.recipes import load
+from idiolect.recipes.prepare import Prepared
+from idiolect.recipes.settings import Recipe
+
+
+def plan(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Parameters, peak memory and operations of a recipe, before anything runs and before any text is read.
+
+    The vocabulary is the one the recipe asks for; what cannot be known before the text is (an n-gram's counts) is
+    left out or marked as a bound.
+    """
+    notes: list[str] = []
+    if not isinstance(recipe, Recipe):
+        recipe, notes = load.load(recipe, overrides, text_needed=False)
+    return {**numbers(recipe, recipe.tokenizer.size), "notes": notes}
+
+
+def numbers(recipe: Recipe, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
+    """The plan for a vocabulary and, for counting, that many tokens of text."""
+    parameters = count(recipe.model, vocabulary, tokens or None)
+    memory = training_memory(recipe.model, recipe.train, vocabulary, tokens=tokens, **_machine(recipe))
+    out: dict[str, Any] = {
+        "family": recipe.model.kind,
+        "saved_as": saved_as(recipe),
+        "parameters": parameters.total,
+        "parameters_without_embeddings": parameters.inner,
+        "parameters_are_a_bound": parameters.bound,
+        "parameter_parts": dict(parameters.parts),
+        "memory_bytes": memory.as_dict(),
+        "memory_available_bytes": devices.memory_available(),
+    }
+    if not isinstance(recipe.model, NGramSettings):
+        trained = recipe.train.steps * recipe.train.batch_tokens
+        out["tokens"] = trained
+        out["tokens_per_parameter"] = trained / parameters.total
+        out["flops"] = flops_per_token(recipe.model, vocabulary).total * trained
+    return out
+
+
+def saved_as(recipe: Recipe) -> str:
+    """The model type of the folder the run will write: one that `transformers` opens, or one of our own."""
+    family = families.match(recipe.model) if recipe.model.kind == "decoder" else None
+    return family.model_type if family is not None else f"idiolect-{recipe.model.kind}"
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UserError (exit 7), saying what would fit, when a run of this recipe would need more than there is."""
+    if not isinstance(recipe.model, NGramSettings):  # what counting needs is known once the text is
+        _check(recipe, recipe.tokenizer.size, 0)
+
+
+def of_run(recipe: Recipe, data: Prepared) -> dict[str, Any]:
+    """The plan of a run whose text is known, with the fingerprints of what it goes out from; checked like `check`."""
+    _check(recipe, data.tokenizer.size, data.train.tokens)
+    return {
+        **numbers(recipe, data.tokenizer.size, data.train.tokens),
+        "vocabulary": data.tokenizer.size,
+        "training_tokens": data.train.tokens,
+        "fingerprints": dict(data.fingerprints),
+    }
+
+
+def _check(recipe: Recipe, vocabulary: int, tokens: int) -> None:
+    available = devices.memory_available()
+    check_fits(recipe.model, recipe.train, vocabulary, available, tokens=tokens, **_machine(recipe))
+
+
+def _machine(recipe: Recipe) -> dict[str, Any]:
+    """What the estimate depends on besides the recipe: device, arithmetic, masks."""
+    resolved, asked = recipe.resolved, recipe.train
+    device = resolved.device if resolved else devices.choose(asked.device)
+    precision = resolved.precision if resolved else asked.precision
+    packed = recipe.data.packing == "documents"
+    return {"device": device, "precision": "fp32" if precision == "auto" else precision, "packed": packed}

@@ -1,0 +1,180 @@
+"""What a run does between its steps: metrics, progress, validation, samples, checkpoints, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from idiolect import track
+from idiolect.data.batches import held_out
+from idiolect.decode.generate import complete
+from idiolect.decode.settings import DecodeSettings
+from idiolect.evaluate.score import evaluate, unnormalised, window_of
+from idiolect.recipes.prepare import Prepared, say
+from idiolect.recipes.settings import Recipe
+from idiolect.runs import Run
+from idiolect.train import checkpoint, hooks
+from idiolect.train.checkpoint import Snapshot
+from idiolect.train.loop import Hook, Memory, Step
+from idiolect.train.optimisers import Optimizer
+from idiolect.train.settings import Resolved
+
+
+class Totals:
+    """Tokens and seconds of the steps so far, over every interruption."""
+
+    def __init__(self) -> None:
+        self.tokens, self.seconds = 0, 0.0
+
+    def __call__(self, step: Step) -> None:
+        """The hook."""
+        self.tokens += step.count
+        self.seconds += step.seconds
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"tokens": self.tokens, "seconds": self.seconds}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """From the checkpoint."""
+        self.tokens, self.seconds = state["tokens"], state["seconds"]
+
+
+class Watched:
+    """The run's hooks, and what it takes to save and restore it."""
+
+    def __init__(
+        self, run: Run, recipe: Recipe, data: Prepared, model: Any, optimizer: Optimizer, memory: Memory
+    ) -> None:
+        self.run, self.recipe, self.data = run, recipe, data
+        self.model, self.optimizer = model, optimizer
+        self.step = 0
+        self.saved = -1
+        self.hooks: list[Hook] = []
+        self.totals = Totals()
+        self.validate = hooks.Validate(
+            lambda: _numbers(score_held_out(model, data, recipe.validation.tokens)),
+            every=recipe.validation.every,
+            patience=recipe.validation.patience,
+            gap_alarm=recipe.validation.gap_alarm,
+            write=self.write,
+            warn=say,
+        )
+        self.remembering: dict[str, Any] = {"loop": memory, "validate": self.validate, "totals": self.totals}
+        self.trackers: list[track.Tracker] = []
+
+    def write(self, figures: dict[str, Any]) -> None:
+        """One line of metrics, here and wherever the recipe sends them."""
+        self.run.append_metrics(figures)
+        numbers = {key: value for key, value in figures.items() if key != "step" and isinstance(value, (int, float))}
+        for tracker in self.trackers:
+            tracker.log(figures["step"], numbers)
+
+    def restore(self, step: int | None) -> None:
+        """Goes back to the newest whole checkpoint (or that of `step`); stays at step 0 without one."""
+        snapshot = checkpoint.newest(self.run) if step is None else checkpoint.load(self.run, step)
+        if snapshot is None:
+            return
+        where = f"checkpoint step-{snapshot.step}"
+        checkpoint.check_tensors(snapshot.model, self.model.state_dict(), where)
+        self.model.load_state_dict(snapshot.model)
+        self.optimizer.load_tensors(snapshot.optimizer)
+        for name, part in self.remembering.items():
+            part.load_state(snapshot.memory[name])
+        self.step = self.saved = snapshot.step
+        say(f"going on from {where}")
+
+    def save(self, reason: str) -> None:
+        """A checkpoint of the last step done, unless there is one."""
+        if self.saved == self.step:
+            return
+        about = {**self.data.fingerprints, "validation_loss": self._validation_loss()}
+        memory = {name: part.state() for name, part in self.remembering.items()}
+        snapshot = Snapshot(self.step, self.model.state_dict(), self.optimizer.tensors(), memory, about)
+        checkpoint.save(self.run, snapshot, reason=reason, keep=self.recipe.checkpoint.keep)
+        self.saved = self.step
+
+    def _validation_loss(self) -> float | None:
+        """The loss measured at this very step when it was the best so far; what `keep` spares is the lowest."""
+        return self.validate.best if self.validate.best_step == self.step else None
+
+    def count(self, step: Step) -> None:
+        """The hook that knows how far the run is; before all others."""
+        self.step = step.step
+
+    def checkpoint(self, step: Step) -> None:
+        """The hook that saves: every so often, and what early stopping would return to."""
+        improved = self.recipe.validation.patience and self.validate.best_step == step.step
+        if step.step % self.recipe.checkpoint.every == 0 or improved:
+            self.save("interval")
+
+    def write_sample(self) -> str:
+        """A short text of the model's own."""
+        asked = self.recipe.sample
+        settings = DecodeSettings(max_tokens=asked.tokens, temperature=asked.temperature, seed=self.step)
+        with hooks.evaluating(self.model):
+            return asked.prompt + complete(self.model, self.data.tokenizer, [asked.prompt], settings)[0].text
+
+    def sample(self, step: int, text: str) -> None:
+        """What the model wrote, into the metrics and onto stderr."""
+        self.run.append_metrics({"step": step, "sample": text})
+        say(f"── step {step} writes ──\n{text}\n──")
+
+
+@contextlib.contextmanager
+def watching(
+    run: Run,
+    recipe: Recipe,
+    resolved: Resolved,
+    data: Prepared,
+    model: Any,
+    optimizer: Optimizer,
+    memory: Memory,
+    step: int | None,
+) -> Iterator[Watched]:
+    """The run restored, and its hooks in the order they act: measured first, saved last, so a checkpoint knows all."""
+    watched = Watched(run, recipe, data, model, optimizer, memory)
+    watched.restore(step)
+    run.truncate_metrics(watched.step)
+    names = [name for name in ("tensorboard", "wandb", "mlflow") if getattr(recipe.track, name)]
+    with contextlib.ExitStack() as stack:
+        watched.trackers = track.start(names, run.folder, json.loads(recipe.model_dump_json()), watched.step)
+        for tracker in watched.trackers:
+            stack.callback(tracker.finish)
+        watched.hooks = [
+            watched.count,
+            watched.totals,
+            hooks.log_metrics(watched.write, recipe.track.log_every, resolved.device),
+            stack.enter_context(hooks.progress(recipe.train.steps, resolved.device)),
+            watched.validate,
+            hooks.sample(watched.write_sample, watched.sample, recipe.sample.every),
+            watched.checkpoint,
+            stack.enter_context(hooks.stop_on_signals()),
+        ]
+        yield watched
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The figures worth a curve."""
+    return {key: figures[key] for key in ("loss", "perplexity", "bits_per_byte") if figures[key] is not None}
+
+
+ROW_TOKENS = 8192
+"""Positions of held-out text scored at once."""
+
+
+def score_held_out(model: Any, data: Prepared, tokens: int | None = None) -> dict[str, Any]:
+    """The `Evaluation` of the first `tokens` of the held-out text, or of all, as JSON can hold it.
+
+    A model whose scores are not probabilities has none of the numbers, and "reason" says why.
+    """
+    if reason := unnormalised(model, "loss, perplexity and bits per byte"):
+        return {"loss": None, "perplexity": None, "bits_per_byte": None, "reason": reason}
+    tokenizer = data.tokenizer
+    context, stride = window_of(model)
+    ids = {"begin_id": tokenizer.begin_id, "end_id": tokenizer.end_id, "pad_id": tokenizer.pad_id}
+    rows = max(1, ROW_TOKENS // context)
+    text = held_out(data.held, context=context, stride=stride, rows=rows, limit_tokens=tokens, **ids)
+    return evaluate(model, tokenizer, text, bytes_=text.bytes(tokenizer.token_bytes())).json()
