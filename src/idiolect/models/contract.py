@@ -37,13 +37,26 @@ class State(Protocol):
 class LanguageModel(Protocol):
     """p(next token | what came before), for any family."""
 
-    settings: Settings
-    vocabulary: int
-    """V, the number of ids."""
-    context: int | None
-    """Longest sequence the model can read; None: no limit."""
-    normalised: bool
-    """Whether exp(score) is a probability; False refuses perplexity and bits per byte."""
+    # properties, so that a model may narrow their types; attributes satisfy them too
+    @property
+    def settings(self) -> Settings:
+        """The settings of the family."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of ids."""
+        ...
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence the model can read; None: no limit."""
+        ...
+
+    @property
+    def normalised(self) -> bool:
+        """Whether exp(score) is a probability; False refuses perplexity and bits per byte."""
+        ...
 
     def init_state(
         self, batch: int, length: int, source: Tensor | None = None, source_lengths: Tensor | None = None
