@@ -126,13 +126,19 @@ def test_the_fastest_precision(device: str, fp32: float, bf16: float, fp16: floa
     assert devices.fastest(device, {"fp32": fp32, "bf16": bf16, "fp16": fp16}) == want
 
 
-def test_pinned_restores_after_an_error() -> None:
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    with pytest.raises(KeyError), devices.pinned(before[0] + 1, deterministic=True):
-        assert torch.get_num_threads() == before[0] + 1
-        assert torch.are_deterministic_algorithms_enabled()
-        raise KeyError
-    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+def test_pinned_restores_even_after_an_error() -> None:
+    def now() -> tuple[int, bool]:
+        return torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+    def fail_inside(threads: int) -> None:
+        with devices.pinned(threads, deterministic=True):
+            assert now() == (threads, True)
+            raise KeyError
+
+    before = now()
+    with pytest.raises(KeyError):
+        fail_inside(before[0] + 1)
+    assert now() == before
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,18 @@ def test_every_and_sample() -> None:
 
 
 def test_evaluating_restores_the_mode_even_after_an_error() -> None:
-    for mode in (True, False):
-        model = TinyModel(5).train(mode)
-        with pytest.raises(KeyError), hooks.evaluating(model):
+    def fail_inside(model: TinyModel) -> None:
+        with hooks.evaluating(model):
             assert not model.training
             assert not torch.is_grad_enabled()
             raise KeyError
+
+    for mode in (True, False):
+        model = TinyModel(5).train(mode)
+        with pytest.raises(KeyError):
+            fail_inside(model)
         assert model.training == mode
+        assert torch.is_grad_enabled()
 
 
 def validation(losses: list[float], **settings: Any) -> tuple[Validate, list[dict[str, Any]], list[str]]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from idiolect.data.batch import IGNORE, Batch
@@ -47,6 +46,6 @@ def next_token(model: Any, batch: Batch, *, token_bytes: Tensor | None = None) -
         total = cross_entropy(head(hidden), batch.labels)
     logs = {}
     if token_bytes is not None:
-        labels = batch.labels[batch.labels != IGNORE]
-        logs["bytes"] = torch.take(token_bytes.to(labels.device), labels).sum()
+        widths = token_bytes.to(batch.labels.device)[batch.labels.clamp_min(0)]  # IGNORE is negative
+        logs["bytes"] = (widths * (batch.labels != IGNORE)).sum()
     return Loss(total, batch.count, logs)
