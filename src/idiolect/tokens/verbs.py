@@ -1,46 +1,57 @@
-"""The verbs `tokenizer train`, `encode` and `decode`."""
+"""`tokenizer train`, `encode` and `decode`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from idiolect import files
+from idiolect.errors import UserError
 from idiolect.text.corpus import Corpus
-from idiolect.tokens import learn
+from idiolect.tokens.folder import locate
+from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
 
-def train_tokenizer(
-    text: Sequence[Path | str], out: Path | str, settings: TokenizerSettings | None = None
-) -> dict[str, Any]:
-    """Learns a tokenizer from files of text and saves it to the folder `out`; returns what it is.
+def train_tokenizer(text: Sequence[Path | str], out: Path | str, settings: TokenizerSettings) -> dict[str, Any]:
+    """Learns a tokenizer from files of text and writes it to the new folder `out`; returns what it is.
 
-    Raises UserError for text that cannot be read or is too little for the vocabulary, and when `out` is in the way.
+    Raises UserError for what `text.read` and `learn.train` refuse, when `out` exists, and (exit 4) when it cannot be
+    written; then nothing of it remains.
     """
-    settings = settings or TokenizerSettings()
-    corpus = Corpus(text)
-    tokenizer = learn.train((document.text for document in corpus), settings)
-    with files.new_folder(Path(out)) as aside:
-        tokenizer.save(aside)
+    out = Path(out)
+    if out.exists():
+        raise UserError(f"{out} exists already", "name a folder that does not, or remove it first")
+    read = {"documents": 0, "bytes": 0}
+
+    def texts() -> Iterator[str]:
+        for document in Corpus(text):
+            read["documents"] += document.last
+            read["bytes"] += len(document.text.encode())
+            yield document.text
+
+    tokenizer = train(texts(), settings)
+    with files.new_folder(out, kind="tokenizer", fingerprint=tokenizer.fingerprint) as folder:
+        tokenizer.save(folder)
     return {
-        "folder": str(out),
+        "tokenizer": str(out),
         "kind": tokenizer.kind,
         "size": tokenizer.size,
-        "lossless": tokenizer.lossless,
         "loses": list(tokenizer.loses),
+        **read,
+        "fingerprint": tokenizer.fingerprint,
     }
 
 
 def encode(tokenizer: Path | str, text: str) -> dict[str, Any]:
-    """{"ids", "tokens"} of a text."""
-    found = Tokenizer.load(Path(tokenizer))
-    ids = found.encode(text)
-    return {"ids": ids, "tokens": found.pieces(ids)}
+    """A text's ids, the token each stands for, and the share of its words that the vocabulary lacks."""
+    loaded = Tokenizer.load(locate(Path(tokenizer)))
+    ids = loaded.encode(text)
+    return {"ids": ids, "tokens": loaded.pieces(ids), "oov_rate": loaded.oov_rate(text)}
 
 
 def decode(tokenizer: Path | str, ids: Sequence[int]) -> str:
-    """The text of ids."""
-    return Tokenizer.load(Path(tokenizer)).decode(list(ids))
+    """The text of ids. Raises UserError for an id the tokenizer does not have."""
+    return Tokenizer.load(locate(Path(tokenizer))).decode(ids)

@@ -1,0 +1,222 @@
+"""A tokenizer: text to ids and back. The library `tokenizers` does the work; tokenizer.json is its whole content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from idiolect import files
+from idiolect.errors import UserError
+from idiolect.tokens import describe
+from idiolect.tokens.stream import TextStream
+
+END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unknown|>"
+"""Our control tokens: ids 0 and 1, and 2 for the kinds that can meet words they do not know."""
+STRETCH = 1 << 16
+"""Characters after which a long text is cut for encoding, where that cannot change its tokens."""
+AT_ONCE = 1 << 21
+"""Characters handed to the library at once; its memory grows with them, its threads share them."""
+_CUTS = {"anywhere": re.compile(""), "words": re.compile(r"(?<=\S\n)(?=\w)|(?<=\S)(?= \w)")}
+
+
+def stretches(text: str, cut: str) -> Iterator[str]:
+    """The text in stretches of about STRETCH characters, cut where `cut` (see `describe.may_cut`) allows it."""
+    start = 0
+    place = _CUTS.get(cut)
+    while place and len(text) - start > STRETCH and (found := place.search(text, start + STRETCH)):
+        yield text[start : found.start()]
+        start = found.start()
+    yield text[start:]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which tokens steer a model, by their text."""
+
+    end: str = END
+    begin: str = END
+    pad: str = PAD
+    unknown: str | None = None
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    What a user writes never becomes a control token, whatever it looks like.
+    """
+
+    kind: str
+    """word, char, byte, bpe, wordpiece or unigram."""
+    lossless: bool
+    """decode(encode(text)) == text for every text."""
+    loses: tuple[str, ...]
+    """What of a text does not come back, in words."""
+    size: int
+    """V, the number of ids, special ones included."""
+    end_id: int
+    """Ends a document."""
+    begin_id: int
+    """Begins a document; the same id as `end_id` in the tokenizers we learn."""
+    pad_id: int
+    """Fills rows; never the same id as `end_id`."""
+    unknown_id: int | None
+    """Stands for what the vocabulary lacks; None when nothing is ever lacking."""
+
+    def __init__(self, spec: describe.Spec, roles: Roles, kind: str | None = None, loses: Sequence[str] = ()) -> None:
+        """spec: the content of a tokenizer.json, checked (see `tokens.folder`). loses: losses declared beside it."""
+        self._native = tokenizers.Tokenizer.from_str(json.dumps(spec))
+        self._native.no_padding()
+        self._native.no_truncation()
+        self._native.encode_special_tokens = True  # a control token's text in a text is text
+        self._spec: describe.Spec = json.loads(self._native.to_str())
+        self._roles = roles
+        self.kind = kind or describe.kind_of(self._spec)
+        self.loses = tuple(dict.fromkeys((*loses, *describe.losses(self._spec))))
+        self.lossless = not self.loses
+        ids = describe.vocabulary(self._spec)
+        self.vocabulary: list[str] = sorted(ids, key=ids.__getitem__)
+        """Each id's token as tokenizer.json spells it."""
+        self.size = len(ids)
+        self.end_id, self.begin_id, self.pad_id = ids[roles.end], ids[roles.begin], ids[roles.pad]
+        self.unknown_id = None if roles.unknown is None else ids[roles.unknown]
+        special = {token["id"] for token in self._spec["added_tokens"] if token["special"]}
+        special |= {self.end_id, self.begin_id, self.pad_id}
+        self._control = np.zeros(self.size, dtype=bool)  # [V]
+        self._control[list(special - {self.unknown_id})] = True
+        self._hidden = self._control.copy()  # [V] ids that decode to nothing
+        if self.unknown_id is not None:
+            self._hidden[self.unknown_id] = True
+        table = describe.token_bytes(self._spec)
+        self._bytes = table and [b"" if hide else b for b, hide in zip(table, self._hidden.tolist(), strict=True)]
+        self._cut = describe.may_cut(self._spec)
+        canonical = json.dumps(self._spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
+        """SHA-256 of tokenizer.json in canonical form."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, none of them a control token. Raises UserError for half a surrogate pair."""
+        return self.encode_batch([text])[0].tolist()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text, uint32 [T], computed by all cores; long texts are shared among them too."""
+        rows: list[list[np.ndarray]] = [[] for _ in texts]
+        for group in self._groups(texts):
+            try:
+                encodings = self._native.encode_batch_fast([text for _, text in group], add_special_tokens=False)
+            except TypeError:
+                raise UserError(
+                    "the text holds half of a surrogate pair, which no UTF-8 text can", "remove it from the text"
+                ) from None
+            for (row, _), encoding in zip(group, encodings, strict=True):
+                rows[row].append(np.array(encoding.ids, dtype=np.uint32))
+        empty = np.empty(0, dtype=np.uint32)
+        return [self._as_content(np.concatenate(row) if row else empty) for row in rows]
+
+    def _groups(self, texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        """(number of the text, stretch of it) in groups of about AT_ONCE characters."""
+        group: list[tuple[int, str]] = []
+        length = 0
+        for row, text in enumerate(texts):
+            for stretch in stretches(text, self._cut):
+                group.append((row, stretch))
+                length += len(stretch)
+                if length >= AT_ONCE:
+                    yield group
+                    group, length = [], 0
+        yield group
+
+    def _as_content(self, ids: np.ndarray) -> np.ndarray:
+        """ids [T] in which the control tokens that a text spelled out whole are spelled by other tokens.
+
+        The library cuts no control token out of a text, but its model may still find one among its pieces.
+        """
+        if not self._control[ids].any():
+            return ids
+        out = [self._spelled(i) if self._control[i] else [i] for i in ids.tolist()]
+        return np.array([i for part in out for i in part], dtype=np.uint32)
+
+    def _spelled(self, control: int) -> list[int]:
+        """The text of a control token in tokens that steer nothing."""
+        if self.kind not in ("word", "wordpiece"):
+            spelled = [t.id for character in self.vocabulary[control] for t in self._native.model.tokenize(character)]
+            if not self._control[spelled].any():
+                return spelled
+        return [] if self.unknown_id is None else [self.unknown_id]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of ids; special ids are left out, bytes that are no UTF-8 become U+FFFD. Raises UserError."""
+        array = np.asarray(ids, dtype=np.int64).reshape(-1)
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.size:
+            wrong = next(i for i in array.tolist() if not 0 <= i < self.size)
+            raise UserError(f"{wrong} is no id of this tokenizer", f"give ids from 0 to {self.size - 1}")
+        if self._bytes is not None:
+            return b"".join(map(self._bytes.__getitem__, array.tolist())).decode("utf-8", "replace")
+        return self._native.decode(array[~self._hidden[array]].tolist())
+
+    def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """Each id as text of its own: pieces of characters as `\\xe6`, special and `##` tokens by their names."""
+        if self._bytes is None:
+            return [self.vocabulary[i] for i in ids]
+        return [
+            self.vocabulary[i] if self._hidden[i] else self._bytes[i].decode("utf-8", "backslashreplace") for i in ids
+        ]
+
+    def normalise(self, text: str) -> str:
+        """What comes back of a text: the text itself when the tokenizer is lossless."""
+        return text if self.lossless else self.decode(self.encode(text))
+
+    def oov_rate(self, text: str) -> float:
+        """The share of a text's words that the vocabulary lacks, 0 to 1; words as this tokenizer cuts them."""
+        if self.unknown_id is None:
+            return 0.0
+        words = unknown = 0
+        for stretch in stretches(text, self._cut):
+            encoding = self._native.encode(stretch, add_special_tokens=False)
+            words += len(set(encoding.word_ids))
+            unknown += encoding.ids.count(self.unknown_id)
+        return unknown / words if words else 0.0
+
+    def token_bytes(self) -> np.ndarray | None:
+        """Bytes of text that each id stands for, int64 [V]; None when the tokenizer is lossy."""
+        if self._bytes is None or not self.lossless:
+            return None
+        return np.array([len(b) for b in self._bytes], dtype=np.int64)
+
+    def bytes_of(self, id_: int) -> bytes | None:
+        """The bytes of text one id stands for; None when that depends on its neighbours."""
+        return None if self._bytes is None else self._bytes[id_]
+
+    def stream(self) -> TextStream:
+        """A stream that turns ids into text as they come."""
+        return TextStream(self)
+
+    def save(self, folder: Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json; `transformers` opens them. Raises UserError (exit 4)."""
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self._roles.end,
+            "bos_token": self._roles.begin,
+            "pad_token": self._roles.pad,
+            "clean_up_tokenization_spaces": False,
+            "idiolect": {"kind": self.kind, "loses": list(self.loses)},
+        }
+        if self._roles.unknown is not None:
+            config["unk_token"] = self._roles.unknown
+        files.write_text(folder / "tokenizer.json", json.dumps(self._spec, ensure_ascii=False, indent=1) + "\n")
+        files.write_json(folder / "tokenizer_config.json", config)
+
+    @staticmethod
+    def load(folder: Path, trust: bool = False) -> Tokenizer:
+        """The tokenizer in a folder, ours or another's; see `tokens.folder.read`."""
+        from idiolect.tokens import folder as on_disk
+
+        spec, roles, kind, loses = on_disk.read(folder, trust=trust)
+        return on_disk.guarded(folder, lambda: Tokenizer(spec, roles, kind, loses))
