@@ -33,6 +33,7 @@ from idiolect import files
 from idiolect.data.cache import cache_folder, only_writer
 from idiolect.devices import cores
 from idiolect.errors import UserError
+from idiolect.tokens.tokenizer import Tokenizer
 
 FORMAT = 1
 """Version of the layout above; part of the key."""
@@ -41,6 +42,7 @@ PART_SIZE = 1 << 24
 EACH_DOCUMENT = 64
 BATCH_SIZE = 1 << 20
 """Characters handed to the tokenizer at once; its own bookkeeping is some hundred bytes a token."""
+MOST_WORKERS = 8
 SEPARATOR = -1
 """Stands for end-of-text in what `Shards.read` returns."""
 
@@ -48,9 +50,15 @@ SEPARATOR = -1
 class Text(Protocol):
     """What is read of a document."""
 
-    text: str
-    last: bool
-    """False on all but the final part of a document that arrives in parts."""
+    @property
+    def text(self) -> str:
+        """The text."""
+        ...
+
+    @property
+    def last(self) -> bool:
+        """False on all but the final part of a document that arrives in parts."""
+        ...
 
 
 class Corpus(Protocol):
@@ -62,17 +70,6 @@ class Corpus(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Text]: ...
-
-
-class Tokenizer(Protocol):
-    """What turns text into ids."""
-
-    size: int
-    fingerprint: str
-
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text."""
-        ...
 
 
 class Shards:
@@ -171,10 +168,10 @@ def mapped(path: Path, dtype: np.dtype | type) -> np.ndarray:
 def encode(corpus: Corpus, tokenizer: Tokenizer, *, cache: Path | None = None, workers: int = 0) -> Shards:
     """The documents of `corpus` as ids, encoded unless that was done before.
 
-    `workers` threads (0: one a core) encode one part each, so memory is bounded by workers x PART_SIZE. Threads
-    suffice, as the tokenizer does not hold Python's lock while it works; and they need no second import and no
-    `if __name__ == "__main__"` in the user's script. Two processes that want the same thing do the work once.
-    Raises UserError when there is no text, or when the disk refuses (exit 4).
+    `workers` threads (0: one a core, up to MOST_WORKERS) encode one part each, so memory is bounded by workers x
+    PART_SIZE. Threads suffice, as the tokenizer works outside Python's lock and on all cores; and they need no second
+    import and no `if __name__ == "__main__"` in the user's script. Two processes that want the same thing do the work
+    once. Raises UserError when there is no text, or when the disk refuses (exit 4).
     """
     key = _key(corpus, tokenizer)
     folder = (cache or cache_folder()) / "shards" / key[:32]
@@ -187,7 +184,7 @@ def encode(corpus: Corpus, tokenizer: Tokenizer, *, cache: Path | None = None, w
         with contextlib.suppress(files.Damaged):
             return Shards(folder)  # another process did it while this one waited
         files.sweep(folder)
-        count = _encode_missing(corpus, tokenizer, folder, key, workers or cores())
+        count = _encode_missing(corpus, tokenizer, folder, key, workers or min(cores(), MOST_WORKERS))
         _write_documents(folder, key, tokenizer.size, count)
         return Shards(folder)
 

@@ -1,0 +1,98 @@
+"""The verbs `score` and `evaluate` on model folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from idiolect.data.batches import held_out
+from idiolect.data.shards import Shards, encode
+from idiolect.decode.verbs import load_with_tokenizer
+from idiolect.evaluate import baselines, table
+from idiolect.evaluate import score as scorer
+from idiolect.models.contract import LanguageModel
+from idiolect.text.corpus import Corpus
+from idiolect.tokens.tokenizer import Tokenizer
+
+
+def score(model: Path | str, text: str, *, stride: int | None = None) -> dict[str, Any]:
+    """The fields of `Score` for one text: "logprob", "ids", "tokens", "first_scored", "bits_per_byte" and others."""
+    loaded = load_with_tokenizer(model)
+    assert loaded.tokenizer is not None
+    return scorer.score_text(loaded.model, loaded.tokenizer, text, stride=stride).json()
+
+
+def evaluate(
+    models: Sequence[Path | str],
+    on: Path | str,
+    *,
+    document: Literal["file", "paragraph", "line"] = "file",
+    field: str = "text",
+) -> dict[str, Any]:
+    """Scores models on a text, beside uniform, unigram and gzip: {"rows", "notes"} as `table.compare` gives them.
+
+    Of a single model also "bits_per_byte", "perplexity", "tokens", "bytes" and "metrics". Raises UserError when that
+    one has no perplexity; among several, its row says so.
+    """
+    corpus = Corpus([on], document, field)
+    text = corpus.fingerprint
+    rows: list[table.Row] = []
+    tokenizers: dict[str, tuple[Tokenizer, Shards]] = {}
+    result: dict[str, Any] = {}
+    for name in models:
+        loaded = load_with_tokenizer(name)
+        model, tokenizer = loaded.model, loaded.tokenizer
+        assert tokenizer is not None
+        if tokenizer.fingerprint not in tokenizers:
+            tokenizers[tokenizer.fingerprint] = tokenizer, encode(corpus, tokenizer)
+        row = table.Row(str(name), loaded.settings.kind, text, tokenizer.fingerprint)
+        refused = scorer.unnormalised(model, "perplexity and bits_per_byte")
+        if refused and len(models) > 1:
+            rows.append(replace(row, reason=refused))
+            continue
+        found = evaluate_shards(model, tokenizer, tokenizers[tokenizer.fingerprint][1])
+        rows.append(table.Row.of(row.name, row.family, text, tokenizer.fingerprint, found))
+        result = found.json()
+    for tokenizer, shards in tokenizers.values():
+        rows += guesses(tokenizer, shards, text, named=len(tokenizers) > 1)
+    rows.append(compressed(corpus, text))
+    if len(models) == 1:
+        keys = ("bits_per_byte", "perplexity", "tokens", "bytes")
+        metrics = {"loss": result["loss"], **{row.name: row.bits_per_byte for row in rows if row.baseline}}
+        return {key: result[key] for key in keys} | {"metrics": metrics} | table.compare(rows)
+    return table.compare(rows)
+
+
+def evaluate_shards(model: LanguageModel, tokenizer: Tokenizer, shards: Shards) -> scorer.Evaluation:
+    """Every document of `shards`, each with its end-of-text, read in the model's own windows."""
+    context, stride = scorer.window_of(model)
+    held = held_out(
+        shards,
+        context=context,
+        stride=stride,
+        rows=max(1, scorer.ROWS // context),
+        begin_id=tokenizer.begin_id,
+        end_id=tokenizer.end_id,
+        pad_id=tokenizer.pad_id,
+    )
+    return scorer.evaluate(model, tokenizer, held, bytes_=shards.bytes)
+
+
+def guesses(
+    tokenizer: Tokenizer, held: Shards, text: str, *, train: Shards | None = None, named: bool = False
+) -> list[table.Row]:
+    """The rows of the uniform and the unigram guess; `named` after their tokenizer where a table has several."""
+    of = f" of {tokenizer.kind}" if named else ""
+    found = {"uniform": baselines.uniform(held, tokenizer), "unigram": baselines.unigram(held, tokenizer, train)}
+    return [
+        table.Row.of(name + of, name, text, tokenizer.fingerprint, evaluation, baseline=True)
+        for name, evaluation in found.items()
+    ]
+
+
+def compressed(corpus: Corpus, text: str) -> table.Row:
+    """The row of gzip."""
+    bits = baselines.gzip(document.text for document in corpus)
+    return table.Row("gzip -9", "gzip", text, bits_per_byte=bits, baseline=True)
