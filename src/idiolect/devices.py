@@ -22,7 +22,7 @@ from idiolect.errors import UserError
 PROC = Path("/proc")
 SYSFS = Path("/sys")
 RACE_SECONDS = 0.05
-"""How long each precision multiplies matrices in `race`, after one warm-up call."""
+"""How long each precision multiplies matrices in `race`."""
 
 
 def cores() -> int:
@@ -30,6 +30,12 @@ def cores() -> int:
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     siblings = {_read(SYSFS / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or cpu for cpu in allowed}
     return max(1, math.ceil(min(len(siblings), _cpu_quota())))
+
+
+def threads() -> int:
+    """CPU threads to compute with: a core each, unless OMP_NUM_THREADS says otherwise, as everywhere else."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else cores()
 
 
 def _cpu_quota() -> float:
@@ -158,7 +164,8 @@ def race(device: str, size: int | None = None) -> dict[str, float]:
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         a = torch.ones(size, size, dtype=dtype, device=device)
-        out = a @ a
+        out = torch.empty_like(a)
+        a[:64, :64] @ a[:64, :64]  # a warm-up of the whole size would take long where a precision is emulated
         _wait(device)
         began, calls = time.perf_counter(), 0
         while calls == 0 or time.perf_counter() - began < RACE_SECONDS:
@@ -217,7 +224,7 @@ def doctor() -> dict[str, Any]:
     import torch
 
     device = choose("auto")
-    with pinned(cores(), deterministic=False):
+    with pinned(threads(), deterministic=False):
         rates = race(device)
     return {
         "python": platform.python_version(),

@@ -12,6 +12,7 @@ from idiolect import devices, seeds
 from idiolect.data.batch import Batch
 from idiolect.errors import UserError
 from idiolect.train import precision
+from idiolect.train.loop import memory_errors_explained
 from idiolect.train.objectives import Objective
 from idiolect.train.settings import Resolved, TrainSettings
 
@@ -28,7 +29,7 @@ def resolve(settings: TrainSettings, model: nn.Module, batch: Batch, objective: 
     passes are timed (weights and random state stay as they are). Raises UserError for a wish that cannot be met.
     """
     device = devices.choose(settings.device)
-    threads = settings.threads or devices.cores()
+    threads = settings.threads or devices.threads()
     reasons = []
     chosen: str = settings.precision
     with devices.pinned(threads, settings.deterministic):
@@ -97,7 +98,8 @@ def _compile(
         return True, "compiled: asked for"
     if device not in COMPILE_SAVES:
         return False, f"not compiled: of no known use on {device}"
-    seconds = settings.steps * settings.micro_batches * _seconds(settings, resolved, model, batch, objective)
+    with memory_errors_explained("timing a step", [batch]):
+        seconds = settings.steps * settings.micro_batches * _seconds(settings, resolved, model, batch, objective)
     pays = seconds * COMPILE_SAVES[device] > COMPILE_SECONDS
     return pays, f"{'' if pays else 'not '}compiled: the run takes about {seconds:.0f} s without"
 

@@ -55,7 +55,7 @@ class TrainSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; auto takes a GPU when there is one."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads; 0 uses every core this process may use."""
+    """CPU threads; 0 uses OMP_NUM_THREADS where it is set, else every core this process may use."""
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:
