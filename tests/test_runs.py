@@ -95,6 +95,12 @@ def test_a_folder_with_something_else_is_not_trained_into(tmp_path):
     assert caught.value.code is Exit.BAD_INPUT
 
 
+def test_a_run_killed_before_its_recipe_was_written_is_begun_anew(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / ".partial-recipe").write_text("steps =")
+    assert Run.create(tmp_path).folder == tmp_path
+
+
 def test_a_run_that_cannot_be_made_ends_with_exit_4(tmp_path):
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):

@@ -91,7 +91,8 @@ class Run:
     def _refuse_used(self) -> None:
         if not self.locked and (owner := self._owner()):
             raise self._in_use(owner)
-        present = {path.name for path in self.folder.iterdir()} - {self.lock_file.name}
+        names = {path.name for path in self.folder.iterdir()} - {self.lock_file.name}
+        present = {name for name in names if not name.startswith(files.TEMPORARY)}  # killed before there was a run
         if self.recipe.name in present:
             raise UserError(
                 f"{self.folder} already holds a run",

@@ -1,0 +1,120 @@
+"""A process that imports torch once and forks a child for each run, so that a run that is killed costs milliseconds.
+
+The same file is both sides: `ForkServer` in the test, `main` in the server. A server never computes anything itself,
+for torch's threads do not survive a fork.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+KILLED = -signal.SIGKILL
+
+
+@dataclass
+class Ended:
+    """How a child ended: its exit code (a signal's number is negative), whether it hung, what it printed."""
+
+    code: int
+    hung: bool
+    output: str
+
+
+class ForkServer:
+    """Runs `function(*arguments)` of a file, each time in a fresh fork."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, file, function, *arguments, kill_after=None, environment=None) -> Ended:
+        """Runs to the end, or SIGKILLs after so many seconds, or as soon as the child hangs (IDIOLECT_FAULT=hang@…)."""
+        request = {
+            "file": str(file),
+            "function": function,
+            "arguments": [str(argument) for argument in arguments],
+            "kill_after": kill_after,
+            "environment": environment or {},
+            "log": str(self.log),
+        }
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return Ended(**json.loads(self.process.stdout.readline()), output=self.log.read_text())
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # before torch starts threads, for sigwait to see it
+    import torch
+    import torch._dynamo  # the first step of an optimiser would load it, in every child anew
+
+    torch.set_num_threads(1)
+    modules = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["file"] not in modules:
+            spec = importlib.util.spec_from_file_location(Path(request["file"]).stem, request["file"])
+            modules[request["file"]] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(modules[request["file"]])
+        pid = os.fork()
+        if pid == 0:
+            child(request, getattr(modules[request["file"]], request["function"]))
+        print(json.dumps(watch(pid, request["kill_after"])), flush=True)
+
+
+def watch(pid, kill_after):
+    """Waits for the child; nothing else reaps it, so its number is never another process's when it is killed."""
+    hung = False
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+        if ended and not os.WIFSTOPPED(status):
+            return {"code": os.waitstatus_to_exitcode(status), "hung": hung}
+        if ended:
+            hung = True
+            os.kill(pid, signal.SIGKILL)
+        elif kill_after is None:
+            signal.sigwait([signal.SIGCHLD])
+        elif signal.sigtimedwait([signal.SIGCHLD], kill_after) is None:
+            os.kill(pid, signal.SIGKILL)
+            kill_after = None
+
+
+def child(request, function):
+    from idiolect.errors import UserError
+
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.environ.update(request["environment"])
+    code = 1
+    try:
+        function(*request["arguments"])
+        code = 0
+    except UserError as error:
+        print(error)
+        code = int(error.code)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()
