@@ -195,18 +195,29 @@ class NGram:
         end_id: int,
         pad_id: int | None,
     ) -> NGram:
-        """The model whose `tensors()` these are. Raises KeyError when one is missing."""
+        """The model whose `tensors()` these are. Raises KeyError or ValueError when they are not whole."""
         model = cls(settings, vocabulary, begin_id=begin_id, end_id=end_id, pad_id=pad_id)
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        orders = range(1, settings.order + 1)
-        trie = Trie(model.symbols, tuple(arrays[f"keys.{order}"] for order in orders[1:]))
+        trie = Trie(model.symbols, tuple(_stored(tensors, f"keys.{k}", np.int64) for k in range(2, settings.order + 1)))
+        trie.check()
+        sizes = [trie.nodes(order) for order in range(1, settings.order + 1)]
         if settings.smoothing == "arpa":
-            scores = tuple(arrays[f"scores.{order}"] for order in orders)
-            weights = Weights(scores, tuple(arrays[f"backoffs.{order}"] for order in orders[:-1]))
+            weights = Weights(
+                tuple(_stored(tensors, f"scores.{k}", np.float64, n) for k, n in enumerate(sizes, start=1)),
+                tuple(_stored(tensors, f"backoffs.{k}", np.float64, n) for k, n in enumerate(sizes[:-1], start=1)),
+            )
         else:
-            model.counts = [arrays[f"counts.{order}"] for order in orders]
+            model.counts = [_stored(tensors, f"counts.{k}", np.int64, n) for k, n in enumerate(sizes, start=1)]
             weights = SMOOTHING[settings.smoothing](trie, model.counts, settings)
-        table = BackoffTable(trie, weights)
-        infinite = settings.smoothing == "infinite"
-        model._table = SuffixTable(arrays["followers"], table, settings.strength) if infinite else table
+        model._table = table = BackoffTable(trie, weights)
+        if settings.smoothing == "infinite" and model.counts is not None:
+            followers = _stored(tensors, "followers", np.int32, int(model.counts[0].sum()) + 1)
+            model._table = SuffixTable(followers, table, settings.strength)
         return model
+
+
+def _stored(tensors: Mapping[str, Tensor], name: str, kind: type, size: int | None = None) -> np.ndarray:
+    """One stored tensor as an array. KeyError when it is missing, ValueError when it is not of that type and size."""
+    array = tensors[name].numpy()
+    if array.dtype != kind or array.ndim != 1 or (size is not None and len(array) != size):
+        raise ValueError(f"{name} is {array.dtype} {list(array.shape)}, not {np.dtype(kind)} [{size or 'n'}]")
+    return array

@@ -87,6 +87,13 @@ class Trie:
         """n_k, the number of nodes of one order."""
         return self.symbols.vocabulary if order == 1 else len(self.keys[order - 2])
 
+    def check(self) -> None:
+        """Raises ValueError unless every array is sorted and every parent exists."""
+        for order, keys in enumerate(self.keys, start=2):
+            ends = keys[[0, -1]] // self.symbols.vocabulary if len(keys) else np.zeros(2)
+            if (np.diff(keys) <= 0).any() or ends[0] < 0 or ends[1] >= max(self.nodes(order - 1), 1):
+                raise ValueError(f"the sequences of {order} tokens are not in order")
+
     def split(self, order: int) -> tuple[np.ndarray, np.ndarray]:
         """(parent, last token) of every node of an order above 1, int64 [n_k] each."""
         parent, token = np.divmod(self.keys[order - 2], self.symbols.vocabulary)

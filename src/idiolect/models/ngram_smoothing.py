@@ -87,9 +87,9 @@ def _log(values: np.ndarray) -> np.ndarray:
 
 
 def _context_totals(trie: Trie, order: int, counts: np.ndarray) -> np.ndarray:
-    """The sum of the counts of each context's continuations, float64 [n_(order - 1)]."""
+    """The sum over each context's continuations of their `counts` [n_order], float64 [n_(order - 1)]."""
     parent, _ = trie.split(order)
-    return np.bincount(parent, weights=counts, minlength=trie.nodes(order - 1))
+    return np.bincount(parent, weights=counts, minlength=trie.nodes(order - 1)).astype(np.float64)  # int64 when empty
 
 
 def _relative(trie: Trie, counts: list[np.ndarray], added: float = 0.0, kinds: int = 0) -> tuple[np.ndarray, ...]:
@@ -154,7 +154,7 @@ def kneser_ney(trie: Trie, counts: list[np.ndarray], settings: NGramSettings) ->
         discount = discounts(a)[np.minimum(a, 3)]
         parent, _ = trie.split(order)
         A = _context_totals(trie, order, a)
-        gamma = np.bincount(parent, weights=discount, minlength=trie.nodes(order - 1))
+        gamma = _context_totals(trie, order, discount)
         gamma = np.divide(gamma, A, out=np.ones_like(A), where=A > 0)
         p = (a - discount) / A[parent] + gamma[parent] * p[suffix]
         scores.append(_log(p))
