@@ -1,0 +1,53 @@
+"""Floating-point operations of training, and the share of a machine's rate that a run reaches (MFU).
+
+Symbols: N_m parameters that multiply every token, D_t tokens, L layers, H heads, d head width, T positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from idiolect.models.settings import DecoderSettings, RecurrentSettings
+from idiolect.plan.parameters import GATES, Settings, attention_matrices, mlp_matrices
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations to train on one token; a multiplication and an addition are two."""
+
+    matrices: int
+    """6 N_m: each weight multiplies once forward and twice backward. The head counts, the embedding only looks up."""
+    attention: int
+    """12 L H d T: queries times keys and weights times values, counted whole, not the causal half."""
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.matrices + self.attention
+
+
+def flops_per_token(settings: Settings, vocabulary: int, length: int | None = None) -> Flops:
+    """Operations of forward and backward for each token of a sequence of `length` (default: the context).
+
+    Kaplan et al. 2020, section 2.1 (C ≈ 6 N D), with the head and attention added as in Chowdhery et al. 2022
+    (PaLM), appendix B. Norms, activations and the optimiser are left out (together about a hundredth). A sliding
+    window shortens attention to the window. N-grams are counted, not trained: none.
+    """
+    if isinstance(settings, RecurrentSettings):
+        D = settings.width
+        return Flops(6 * (settings.layers * GATES[settings.kind] * 2 * D * D + vocabulary * D), 0)
+    if isinstance(settings, DecoderSettings):
+        span = min(length or settings.context, settings.window or settings.context)
+        matrices = attention_matrices(settings) + mlp_matrices(settings) + vocabulary * settings.width
+        return Flops(6 * matrices, 12 * settings.layers * settings.heads * settings.d_head * span)
+    return Flops(0, 0)
+
+
+def mfu(flops_per_token: float, tokens_per_second: float, peak: float) -> float:
+    """Model FLOPs utilisation: flops_per_token · tokens_per_second / peak, the peak in operations a second.
+
+    Chowdhery et al. 2022, appendix B; the peak here is the best matrix product measured on the same machine.
+    """
+    if peak <= 0:
+        raise ValueError(f"the machine's rate must be above 0, not {peak}")
+    return flops_per_token * tokens_per_second / peak

@@ -1,0 +1,111 @@
+"""How many parameters a model has, by formula, before it is built.
+
+Symbols: V vocabulary, L layers, D width, H query heads, K key/value heads, d head width, W hidden width of the MLP,
+T context, G gates of a recurrent layer (rnn 1, gru 3, lstm 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+
+Settings = NGramSettings | RecurrentSettings | DecoderSettings
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+OUTSIDE = ("embedding", "positions", "head")
+"""Parts that grow with the vocabulary or the context; scaling laws leave them out of N."""
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters by part. A head that shares the embedding's matrix counts there."""
+
+    parts: Mapping[str, int]
+    """Part → parameters; for an n-gram, order → the most sequences it can hold."""
+    bound: bool = False
+    """Whether the numbers are upper bounds (n-grams: what a text really holds is known once it is counted)."""
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return sum(self.parts.values())
+
+    @property
+    def inner(self) -> int:
+        """Parameters without embeddings and head: the N of Kaplan et al. 2020."""
+        return sum(count for name, count in self.parts.items() if name not in OUTSIDE)
+
+
+def count(settings: Settings, vocabulary: int, tokens: int | None = None) -> Parameters:
+    """The parameters of a model of these settings. `tokens` of training text bound what an n-gram can hold."""
+    if isinstance(settings, NGramSettings):
+        return _ngram(settings, vocabulary, tokens)
+    if isinstance(settings, RecurrentSettings):
+        return _recurrent(settings, vocabulary)
+    return _decoder(settings, vocabulary)
+
+
+def _decoder(s: DecoderSettings, V: int) -> Parameters:
+    """L (D d (2 H + 2 K) + 2 or 3 D W) in matrices, besides norms, biases, V D of the embedding and of the head."""
+    L, D, norm = s.layers, s.width, s.width * (2 if s.norm == "layer" else 1)
+    return _parts(
+        embedding=V * D,
+        positions=s.context * D if s.position == "learned" else 0,
+        attention=attention_matrices(s),
+        mlp=mlp_matrices(s),
+        biases=L * (_attention_biases(s) + _mlp_biases(s)),
+        norms=L * (2 * norm + (2 * s.d_head if s.qk_norm else 0)) + norm,
+        head=0 if s.tied else V * D,
+    )
+
+
+def _recurrent(s: RecurrentSettings, V: int) -> Parameters:
+    """L G (2 D² + D), and D G more biases in each layer of a GRU; the head has a bias."""
+    L, D, G = s.layers, s.width, GATES[s.kind]
+    biases = 2 * G * D if s.kind == "gru" else G * D
+    return _parts(
+        embedding=V * s.width,
+        recurrent=L * (2 * G * D * D + biases),
+        head=V if s.tied else V * D + V,
+    )
+
+
+def _ngram(s: NGramSettings, V: int, tokens: int | None) -> Parameters:
+    """At most V^k sequences of k tokens exist, and a text of n tokens holds at most n of them."""
+    most = tokens if tokens is not None else V**s.order
+    if s.smoothing == "infinite":  # the text itself and its suffix array
+        return Parameters({"text": most, "suffixes": most}, bound=True)
+    return Parameters({f"{k}-grams": min(V**k, most) if k > 1 else V for k in range(1, s.order + 1)}, bound=True)
+
+
+def attention_matrices(s: DecoderSettings) -> int:
+    """Weights of all attention projections: L D d (2 H + 2 K)."""
+    return s.layers * s.width * s.d_head * 2 * (s.heads + s.n_kv)
+
+
+def mlp_matrices(s: DecoderSettings) -> int:
+    """Weights of all MLPs: 2 L D W, and 3 L D W when gated."""
+    return s.layers * (3 if s.mlp == "swiglu" else 2) * s.width * s.d_mlp
+
+
+def kaplan(layers: int, width: int, attention_width: int, mlp_width: int) -> int:
+    """N ≈ 2 D L (2 d_attn + d_ff): Kaplan et al. 2020, arXiv 2001.08361, table 1.
+
+    For ungated MLPs and as many key/value heads as query heads, without biases, norms and embeddings. With d_attn = D
+    and d_ff = 4 D it is 12 L D². Other shapes: `attention_matrices` + `mlp_matrices`.
+    """
+    return 2 * width * layers * (2 * attention_width + mlp_width)
+
+
+def _attention_biases(s: DecoderSettings) -> int:
+    qkv = (s.heads + 2 * s.n_kv) * s.d_head
+    return {"none": 0, "qkv": qkv, "all": qkv + s.width}[s.attention_bias]
+
+
+def _mlp_biases(s: DecoderSettings) -> int:
+    return (s.d_mlp * (2 if s.mlp == "swiglu" else 1) + s.width) if s.mlp_bias else 0
+
+
+def _parts(**parts: int) -> Parameters:
+    return Parameters({name: count for name, count in parts.items() if count})

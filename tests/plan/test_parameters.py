@@ -1,0 +1,61 @@
+"""The formula of parameters equals what a built model holds, over every setting that changes it."""
+
+import itertools
+
+import pytest
+
+from idiolect.models.build import build
+from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.plan.parameters import count
+
+DECODERS = [
+    {"norm": norm, "position": position, "mlp": mlp, "attention_bias": attention_bias, "mlp_bias": bias, "qk_norm": qk}
+    for (norm, position), mlp, attention_bias, (bias, qk) in itertools.product(
+        (("rms", "rope"), ("layer", "learned"), ("rms", "none")),
+        ("swiglu", "gelu", "relu"),
+        ("none", "qkv", "all"),
+        ((False, False), (True, True)),
+    )
+]
+SHAPES = [
+    {"heads": 3, "width": 30},
+    {"heads": 6, "kv_heads": 2, "width": 36, "mlp_width": 53, "tied": False},
+    {"heads": 5, "kv_heads": 1, "width": 29, "head_width": 14},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_decoder_holds_what_the_formula_says(shape):
+    for style in DECODERS:
+        settings = DecoderSettings(layers=3, context=19, **shape, **style)
+        model = build(settings, 101, device="meta")
+        parts = count(settings, 101).parts
+        assert sum(parts.values()) == sum(p.numel() for p in model.parameters()), style
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        for part, words in (("attention", ("query", "key", "value", "out")), ("mlp", ("gate", "up", "down"))):
+            matrices = [n for name, n in sizes.items() if name.split(".")[-2] in words and name.endswith("weight")]
+            assert parts[part] == sum(matrices)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_recurrent_network_holds_what_the_formula_says(kind, tied, layers):
+    settings = RecurrentSettings(kind=kind, layers=layers, width=13, tied=tied)
+    model = build(settings, 101, device="meta")
+    assert count(settings, 101).total == sum(p.numel() for p in model.parameters())
+
+
+def test_an_lstm_by_hand():
+    """Four gates of (7 + 7 inputs + 1 bias) · 7 units; embedding 11 · 7; head 11 · 7 + 11."""
+    parameters = count(RecurrentSettings(kind="lstm", width=7), 11)
+    assert parameters.parts == {"embedding": 77, "recurrent": 4 * 15 * 7, "head": 88}
+    assert parameters.inner == 420 and not parameters.bound
+
+
+def test_an_n_gram_is_bounded_by_vocabulary_and_text():
+    settings = NGramSettings(order=3)
+    assert count(settings, 5).parts == {"1-grams": 5, "2-grams": 25, "3-grams": 125}
+    bounded = count(settings, 5, tokens=31)
+    assert bounded.parts == {"1-grams": 5, "2-grams": 25, "3-grams": 31} and bounded.bound
+    assert count(NGramSettings(smoothing="infinite"), 5, tokens=31).total == 62
