@@ -245,8 +245,8 @@ def _learn_word(texts: Iterable[str], settings: TokenizerSettings) -> dict[str, 
 def _learn_wordpiece(texts: Iterable[str], settings: TokenizerSettings) -> dict[str, Any]:
     """Merges as in BPE over characters, those within a word apart from those that begin one; longest match encodes.
 
-    The most frequent characters take up to half of the vocabulary (each in both places); words with others are
-    unknown. The library numbers characters within words in random order, and ties go by number: so the words are
+    Each character is a piece in both places; where there is no room for all, the most frequent take half of the
+    vocabulary, and words with others are unknown. The library numbers characters within words in random order, and ties go by number: so the words are
     counted first, and the characters handed over in order.
     """
     words = _counted(texts, settings)
@@ -254,7 +254,9 @@ def _learn_wordpiece(texts: Iterable[str], settings: TokenizerSettings) -> dict[
     for word, count in words.items():
         for character in word:
             seen[character] += count
-    alphabet = sorted(sorted(seen, key=lambda c: (-seen[c], c))[: (settings.size - len(_specials("wordpiece"))) // 4])
+    room = settings.size - len(_specials("wordpiece"))
+    most = len(seen) if 2 * len(seen) <= room else room // 4
+    alphabet = sorted(sorted(seen, key=lambda c: (-seen[c], c))[:most])
     trainer = BpeTrainer(
         vocab_size=settings.size,
         min_frequency=TWICE,

@@ -153,13 +153,21 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of ids; special ids are left out, bytes that are no UTF-8 become U+FFFD. Raises UserError."""
-        array = np.asarray(ids, dtype=np.int64).reshape(-1)
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.size:
-            wrong = next(i for i in array.tolist() if not 0 <= i < self.size)
-            raise UserError(f"{wrong} is no id of this tokenizer", f"give ids from 0 to {self.size - 1}")
+        array = self._checked(ids)
         if self._bytes is not None:
             return b"".join(map(self._bytes.__getitem__, array.tolist())).decode("utf-8", "replace")
         return self._native.decode(array[~self._hidden[array]].tolist())
+
+    def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """ids as int64 [T]. Raises UserError for one that is no id of this tokenizer."""
+        try:
+            array = np.asarray(ids, dtype=np.int64).reshape(-1)
+            if not array.size or 0 <= int(array.min()) <= int(array.max()) < self.size:
+                return array
+        except OverflowError:  # an id beyond 64 bits
+            pass
+        wrong = next(i for i in ids if not 0 <= i < self.size)
+        raise UserError(f"{wrong} is no id of this tokenizer", f"give ids from 0 to {self.size - 1}")
 
     def pieces(self, ids: Sequence[int] | np.ndarray) -> list[str]:
         """Each id as text of its own: pieces of characters as `\\xe6`, special and `##` tokens by their names."""
