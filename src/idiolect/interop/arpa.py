@@ -29,6 +29,8 @@ from idiolect.models.ngram import NGram
 from idiolect.models.ngram_counts import Symbols, Trie
 from idiolect.models.ngram_smoothing import BackoffTable
 from idiolect.models.settings import NGramSettings
+from idiolect.tokens.tokenizer import END as END_OF_TEXT
+from idiolect.tokens.tokenizer import PAD
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 NEVER = -99.0
@@ -42,7 +44,6 @@ HIGHEST_ORDER = 32
 class Pieces(Protocol):
     """What is asked of a tokenizer."""
 
-    size: int
     unknown_id: int | None
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
@@ -163,7 +164,7 @@ class _Reader:
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file, self.number = path, file, 0
-        self.pieces = ["<|endoftext|>", "<|pad|>"]
+        self.pieces = [END_OF_TEXT, PAD]
         self.ids = {BEGIN.encode(): -1, END.encode(): 0}  # both are id 0 in the model
 
     def wrong(self, what: str) -> UserError:

@@ -176,9 +176,10 @@ def adjusted_counts(trie: Trie, counts: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def discounts(adjusted: np.ndarray) -> np.ndarray:
-    """[0, D1, D2, D3+] by Chen and Goodman 1999, eq. 26: D_j = j - (j + 1) · Y · n_(j+1) / n_j, Y = n1 / (n1 + 2 n2).
+    """[0, D1, D2, D3+] by Chen and Goodman 1998 (TR-10-98), eq. 26.
 
-    n_j is how many sequences have the adjusted count j. Where some n_j (j ≤ 3) is 0 or a D_j leaves [0, j], FALLBACK.
+    D_j = j - (j + 1) Y n_(j+1) / n_j with Y = n1 / (n1 + 2 n2), where n_j is how many sequences have the adjusted
+    count j. Where some n_j (j ≤ 3) is 0 or a D_j leaves [0, j]: FALLBACK.
     """
     n = np.bincount(np.minimum(adjusted, 5), minlength=6).astype(np.float64)
     j = np.arange(1, 4)

@@ -107,7 +107,7 @@ class SuffixTable:
                 first, last = np.where(used, begin, first), np.where(used, end, last)
                 times, length = np.where(used, followed, times), np.where(used, depth, length)
         marked = _marked(tokens, self.symbols)
-        goes_on = (last > first) & ~shift(self.symbols.boundary(tokens)).astype(bool)
+        goes_on = (last > first) & (shift(self.symbols.boundary(tokens)) == 0)
         for mine, extended in ((first, self._extend(first, marked)), (last, self._extend(last, marked))):
             goes_on &= mine == shift(extended)
         at = np.arange(tokens.shape[1])
