@@ -5,6 +5,7 @@ Everything here returns plain dataclasses; `picture` shows them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def explore(
     prompt: str,
     strategies: Mapping[str, DecodeSettings],
     *,
-    samples: int = 1,
+    samples: int = 3,
     top: int = 10,
 ) -> Exploration:
     """Each strategy's next-token distribution, its texts and what they are worth.
@@ -153,12 +154,12 @@ def next_token(
     original = logits.softmax(-1)[0]
     reshaped = reshape(allowed, settings, penalty_memory(tokenizer, [ids], settings, logits)).softmax(-1)[0]
     order = original.sort(descending=True, stable=True).indices[:top]
-    chosen = order.tolist()
-    rows = zip(chosen, tokenizer.pieces(chosen), original[order].tolist(), reshaped[order].tolist(), strict=True)
+    chosen = order[original[order] > 0].tolist()
+    rows = zip(chosen, tokenizer.pieces(chosen), original[chosen].tolist(), reshaped[chosen].tolist(), strict=True)
     return Distribution(
         tuple(Choice(*row) for row in rows),
-        max(0.0, 1 - float(original[order].sum())),
-        max(0.0, 1 - float(reshaped[order].sum())),
+        float(original.index_fill(0, order, 0).sum()),
+        float(reshaped.index_fill(0, order, 0).sum()),
         int((reshaped > 0).sum()),
         _bits(original),
         _bits(reshaped),
@@ -224,4 +225,4 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _bits(probability: Tensor) -> float:
-    return float(-torch.xlogy(probability, probability).sum() / torch.log(torch.tensor(2.0, dtype=torch.float64)))
+    return max(0.0, -float(torch.xlogy(probability, probability).sum()) / math.log(2))

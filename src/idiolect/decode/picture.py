@@ -76,9 +76,10 @@ def _table(exploration: Exploration) -> str:
 
 
 def _rows(distribution: Distribution) -> list[tuple[str, float, float]]:
-    """(token, probability under the model, probability drawn with), the rest last."""
+    """(token, probability under the model, probability drawn with), the rest last if there is any."""
     rows = [(choice.token, choice.original, choice.reshaped) for choice in distribution.choices]
-    return [*rows, ("(all others)", distribution.rest_original, distribution.rest_reshaped)]
+    rest = (distribution.rest_original, distribution.rest_reshaped)
+    return [*rows, ("(all others)", *rest)] if any(rest) else rows
 
 
 def _bars(distribution: Distribution) -> list[str]:
