@@ -61,6 +61,17 @@ def test_the_time_of_a_step_is_really_taken_and_leaves_no_trace(monkeypatch: pyt
     assert not model.training
 
 
+def test_memory_that_runs_out_while_timing_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(model: object, batch: Batch) -> objectives.Loss:
+        torch.empty(1 << 60)
+        raise AssertionError("had that much memory")
+
+    monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
+    settings = TrainSettings(device="cpu", threads=1, precision="fp32")
+    with pytest.raises(UserError, match="timing a step: out of memory with 1 micro-batches of 3 rows x 4 tokens"):
+        resolve.resolve(settings, TinyModel(13), BATCH, hungry)
+
+
 def test_compiling_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "compiler", lambda: None)
     assert not resolved(precision="fp32").compile

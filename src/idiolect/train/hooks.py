@@ -159,7 +159,7 @@ def progress(steps: int, device: str, *, stream: TextIO | None = None, seconds: 
         yield _plain(steps, device, stream, seconds, speed)
         return
     columns = (TextColumn("step {task.completed}/{task.total}"), BarColumn(20), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as bar:
+    with Progress(*columns, console=console, redirect_stdout=False) as bar:
         task = bar.add_task("", total=steps)
 
         def hook(step: Step) -> None:

@@ -128,7 +128,7 @@ def fit(
                     f"step {i + 1} has nothing to learn from", "check how the data marks what is trained on"
                 )
             totals, logs = [], []
-            with _memory_errors_explained(i + 1, batches):
+            with memory_errors_explained(f"step {i + 1}", batches):
                 fault = files.fault(f"step:{i + 1}")
                 for m, batch in enumerate(batches):
                     with seeds.scope(settings.seed, "step", i, m), _with_body(model, body):
@@ -208,7 +208,7 @@ def _with_body(model: Any, body: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory_errors_explained(step: int, batches: Sequence[Any]) -> Iterator[None]:
+def memory_errors_explained(when: str, batches: Sequence[Any]) -> Iterator[None]:
     """Memory that ran out becomes a UserError (exit 7) with what was tried."""
     try:
         yield
@@ -217,7 +217,7 @@ def _memory_errors_explained(step: int, batches: Sequence[Any]) -> Iterator[None
             raise
         rows, length = batches[0].ids.shape
         raise UserError(
-            f"step {step}: out of memory with {len(batches)} micro-batches of {rows} rows x {length} tokens",
+            f"{when}: out of memory with {len(batches)} micro-batches of {rows} rows x {length} tokens",
             "raise train.micro_batches, or lower train.batch_tokens, model.context or model.width; the last checkpoint "
             "is as it was",
             Exit.OUT_OF_MEMORY,
