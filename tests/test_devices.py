@@ -31,6 +31,14 @@ def test_cores_are_those_of_the_affinity(machine: Path) -> None:
     assert devices.cores() == 4
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("", 4), ("0", 4), ("many", 4)])
+def test_threads_are_the_cores_unless_the_environment_says_otherwise(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, asked: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert devices.threads() == threads
+
+
 def test_hyper_threads_of_one_core_count_once(machine: Path) -> None:
     for cpu in range(8):
         put(machine, f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", f"{cpu % 2},{cpu % 2 + 2}\n")

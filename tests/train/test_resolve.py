@@ -38,6 +38,35 @@ def test_what_is_asked_for_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
     assert (chosen.precision, chosen.compile, chosen.threads, chosen.device) == ("bf16", False, 1, "cpu")
 
 
+class NoBf16(TinyModel):
+    """Its kernels know no bf16, like the LSTM's on CPUs without it."""
+
+    def body(self, ids: torch.Tensor, segments: torch.Tensor | None = None) -> torch.Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive descriptor for the LSTM")
+        return super().body(ids, segments)
+
+
+def test_a_precision_the_model_cannot_run_in_is_found_out_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "race", lambda device: {"fp32": 1.0, "bf16": 10.0, "fp16": 1.0})
+    chosen = resolved(NoBf16(13), precision="auto", compile="no")
+    assert chosen.precision == "fp32"
+    assert "does not run in bf16" in chosen.reasons[0]
+    with pytest.raises(UserError, match="does not run in bf16 on this cpu: could not create"):
+        resolved(NoBf16(13), precision="bf16", compile="no")
+
+
+def test_a_model_that_is_not_to_be_compiled_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fused(TinyModel):
+        compiles = False
+
+    monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
+    monkeypatch.setattr(resolve, "_seconds", lambda *parts: 1e6)
+    assert not resolved(Fused(13), precision="fp32").compile
+    with pytest.raises(UserError, match="compiling does not help"):
+        resolved(Fused(13), precision="fp32", compile="yes")
+
+
 def test_a_long_run_is_compiled_and_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
     monkeypatch.setattr(resolve, "_seconds", lambda *parts: 0.5)
@@ -68,7 +97,9 @@ def test_memory_that_runs_out_while_timing_is_explained(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
     settings = TrainSettings(device="cpu", threads=1, precision="fp32")
-    with pytest.raises(UserError, match="timing a step: out of memory with 1 micro-batches of 3 rows x 4 tokens"):
+    with pytest.raises(
+        UserError, match="before the first step: out of memory with 1 micro-batches of 3 rows x 4 tokens"
+    ):
         resolve.resolve(settings, TinyModel(13), BATCH, hungry)
 
 

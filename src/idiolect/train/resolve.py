@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -29,24 +29,17 @@ def resolve(settings: TrainSettings, model: nn.Module, batch: Batch, objective: 
     passes are timed (weights and random state stay as they are). Raises UserError for a wish that cannot be met.
     """
     device = devices.choose(settings.device)
-    threads = settings.threads or devices.threads()
-    reasons = []
-    chosen: str = settings.precision
-    with devices.pinned(threads, settings.deterministic):
-        if chosen == "auto":
-            rates = devices.race(device)
-            chosen = devices.fastest(device, rates)
-            measured = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
-            reasons.append(f"precision {chosen}: GFLOP/s measured here are {measured}")
     resolved = Resolved(
         device=device,
         hardware=devices.hardware(device),
-        precision=_precision(chosen),
-        threads=threads,
+        threads=settings.threads or devices.threads(),
         torch=torch.__version__,
     )
     prepare(model, settings, resolved)
-    compiled, reason = _compile(settings, resolved, model, batch, objective)
+    with memory_errors_explained("before the first step", [batch]):
+        chosen, *reasons = _precision(settings, resolved, model, batch, objective)
+        resolved = resolved.model_copy(update={"precision": chosen})
+        compiled, reason = _compile(settings, resolved, model, batch, objective)
     return resolved.model_copy(update={"compile": compiled, "reasons": (*reasons, reason)})
 
 
@@ -75,9 +68,31 @@ def again(resolved: Resolved) -> tuple[Resolved, list[str]]:
     return resolved.model_copy(update=now), changes
 
 
-def _precision(name: str) -> Literal["fp32", "bf16", "fp16"]:
-    assert name in precision.DTYPES
-    return name  # type: ignore[return-value]
+def _precision(
+    settings: TrainSettings, resolved: Resolved, model: nn.Module, batch: Batch, objective: Objective
+) -> list[str]:
+    """The precision, and why unless it was asked for; one row of the batch shows whether the model can."""
+    asked = settings.precision
+    out: list[str] = [asked]
+    if asked == "auto":
+        with devices.pinned(resolved.threads, settings.deterministic):
+            rates = devices.race(resolved.device)
+        measured = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+        out = [devices.fastest(resolved.device, rates)]
+        out.append(f"precision {out[0]}: GFLOP/s measured here are {measured}")
+    if out[0] == "fp32":
+        return out
+    row = replace(batch, **{name: part[:1] for name, part in vars(batch).items() if isinstance(part, torch.Tensor)})
+    try:
+        _seconds(settings, resolved.model_copy(update={"precision": out[0]}), model, row, objective)
+    except RuntimeError as error:  # what torch says when a kernel lacks a precision
+        if devices.is_out_of_memory(error):
+            raise
+        why = f"this model does not run in {out[0]} on this {resolved.device}: {str(error).splitlines()[0]}"
+        if asked != "auto":
+            raise UserError(why, "use train.precision=fp32 (or auto)") from error
+        return ["fp32", f"precision fp32: {why}"]
+    return out
 
 
 def _compile(
@@ -87,6 +102,10 @@ def _compile(
     device = resolved.device
     if settings.compile == "no":
         return False, "not compiled: asked for"
+    if not getattr(model, "compiles", True):
+        if settings.compile == "yes":
+            raise UserError(f"compiling does not help {type(model).__name__}", "use train.compile=auto")
+        return False, "not compiled: its kernels are fused as they are"
     if not devices.can_compile(device):
         if settings.compile == "yes":
             raise UserError(
@@ -98,8 +117,7 @@ def _compile(
         return True, "compiled: asked for"
     if device not in COMPILE_SAVES:
         return False, f"not compiled: of no known use on {device}"
-    with memory_errors_explained("timing a step", [batch]):
-        seconds = settings.steps * settings.micro_batches * _seconds(settings, resolved, model, batch, objective)
+    seconds = settings.steps * settings.micro_batches * _seconds(settings, resolved, model, batch, objective)
     pays = seconds * COMPILE_SAVES[device] > COMPILE_SECONDS
     return pays, f"{'' if pays else 'not '}compiled: the run takes about {seconds:.0f} s without"
 
@@ -117,7 +135,7 @@ def _seconds(
             began = time.perf_counter()
             with precision.forward(resolved.precision, resolved.device):
                 total = objective(model, moved).total
-            (total / batch.count).backward()
+            total.backward()
             total.item()  # waits for an accelerator
             times.append(time.perf_counter() - began)
             model.zero_grad(set_to_none=True)
