@@ -14,8 +14,17 @@ import pytest
 from idiolect import files
 from idiolect.data import shards
 from idiolect.data.cache import cache_folder
-from idiolect.data.shards import SEPARATOR, Shards, id_type
+from idiolect.data.shards import Shards, id_type
 from idiolect.errors import UserError
+from idiolect.tokens.learn import train
+from idiolect.tokens.settings import TokenizerSettings
+
+SEPARATOR = 999
+
+
+def read(shards, start, length):
+    """A piece of the stream S."""
+    return shards.at(np.arange(start, start + length), SEPARATOR).tolist()
 
 
 def made_up(count, seed=0):
@@ -46,7 +55,7 @@ def test_two_documents_by_hand(encode):
     assert shards.byte_ends.tolist() == [0, 2, 4]
     assert (shards.tokens, shards.documents, shards.bytes, shards.labels) == (4, 2, 4, 6)
     assert shards.vocabulary == 258
-    assert shards.read(0, 7).tolist() == [SEPARATOR, 99, 100, SEPARATOR, 0xC3 + 2, 0xA9 + 2, SEPARATOR]
+    assert read(shards, 0, 7) == [SEPARATOR, 99, 100, SEPARATOR, 0xC3 + 2, 0xA9 + 2, SEPARATOR]
     assert shards.counts()[99] == 1 and shards.counts().sum() == 4
 
 
@@ -60,7 +69,7 @@ def test_any_piece_of_the_stream_across_parts(encode, small_parts):
     for _ in range(200):
         start = draw.randrange(len(stream))
         length = draw.randint(0, len(stream) - start)
-        assert shards.read(start, length).tolist() == stream[start : start + length]
+        assert read(shards, start, length) == stream[start : start + length]
     assert shards.ids.tolist() == [i for i in stream if i != SEPARATOR]
 
 
@@ -68,14 +77,14 @@ def test_a_document_in_parts_is_one_document(encode, small_parts):
     documents = [("a" * 150, "b" * 150, "c"), "d", ("e", "f")]
     shards = encode(documents)
     assert shards.documents == 3
-    assert shards.read(0, shards.labels + 1).tolist() == expected_stream(documents)
+    assert read(shards, 0, shards.labels + 1) == expected_stream(documents)
     assert shards.byte_ends.tolist() == [0, 301, 302, 304]
 
 
 def test_documents_without_a_token_are_passed_over(tmp_path, memory, tokenizer):
     tokenizer.encode = lambda text: [5] * text.count("x")
     result = shards.encode(memory(["..", "x.", "...", "xx", "."]), tokenizer, cache=tmp_path)
-    assert result.read(0, result.labels + 1).tolist() == [SEPARATOR, 5, SEPARATOR, 5, 5, SEPARATOR]
+    assert read(result, 0, result.labels + 1) == [SEPARATOR, 5, SEPARATOR, 5, 5, SEPARATOR]
     with pytest.raises(UserError, match="no token"):
         shards.encode(memory(["..", "."], "other"), tokenizer, cache=tmp_path)
     with pytest.raises(UserError, match="no token"):
@@ -95,6 +104,19 @@ def test_threads_write_the_same_bytes(tmp_path, memory, tokenizer, small_parts):
     one = shards.encode(memory(documents), tokenizer, cache=tmp_path / "one", workers=1)
     many = shards.encode(memory(documents), tokenizer, cache=tmp_path / "many", workers=5)
     assert content(one.folder) == content(many.folder)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "word"])
+def test_threads_and_learnt_tokenizers(kind, tmp_path, memory, small_parts):
+    """One thread, many threads and one call a document give the same ids."""
+    documents = [f"the {a} sat on the {b}.\n" * n for a in ("cat", "dog") for b in ("mat", "log") for n in range(1, 9)]
+    learnt = train(documents, TokenizerSettings(kind=kind, size=270 if kind == "bpe" else 260))
+    one, many = (
+        shards.encode(memory(documents), learnt, cache=tmp_path / str(workers), workers=workers) for workers in (1, 4)
+    )
+    assert content(one.folder) == content(many.folder) and len(one.parts) > 5
+    assert one.ids.tolist() == [i for document in documents for i in learnt.encode(document)]
+    assert one.bytes == sum(map(len, documents))
 
 
 def test_the_same_text_is_never_encoded_twice(encode, tokenizer, tmp_path, memory):
@@ -215,7 +237,7 @@ def test_two_processes_at_once(tmp_path, memory, tokenizer, small_parts):
     assert [process.exitcode for process in both] == [0, 0]
     result = shards.encode(memory(documents), tokenizer, cache=tmp_path)
     assert tokenizer.seen == []
-    assert result.read(0, result.labels + 1).tolist() == expected_stream(documents)
+    assert read(result, 0, result.labels + 1) == expected_stream(documents)
 
 
 def test_memory_is_bounded_by_parts_and_workers(tmp_path, tokenizer, small_parts):

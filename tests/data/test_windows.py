@@ -59,20 +59,25 @@ def test_fill_never_overflows_and_wastes_little(seed):
 def test_packing_is_kept_and_checked(encode, monkeypatch):
     shards = encode([("x" * n) for n in (3, 11, 4, 1, 1, 5, 2)])
     first = packing.packing(shards, 7)
-    pieces = [piece for row in range(len(first)) for piece in first.row(row)]
+    row, starts, lengths = first.pieces(np.arange(len(first)))
+    pieces = list(zip(starts.tolist(), lengths.tolist(), strict=True))
     assert sorted(pieces) == list(zip(*all_windows(shards.ends, 7)[:2], strict=True))
-    assert all(sum(length for _, length in first.row(row)) <= 7 for row in range(len(first)))
+    assert np.bincount(row, weights=lengths).max() <= 7 and len(np.unique(row)) == len(first)
     assert first.shared
+    row, starts, lengths = first.pieces(np.array([2, 0]))
+    assert row.tolist() == [0] * (first.rows[3] - first.rows[2]) + [1] * first.rows[1]
+    assert list(zip(starts.tolist(), lengths.tolist()))[-first.rows[1] :] == pieces[: first.rows[1]]
 
+    starts_of_all = first.starts.tolist()
     monkeypatch.setattr(packing, "fill", lambda *_: pytest.fail("packed a second time"))
-    assert packing.packing(shards, 7).row(0) == first.row(0)
+    assert packing.packing(shards, 7).starts.tolist() == starts_of_all
     monkeypatch.undo()
 
     path = shards.folder / "packing-7" / "lengths.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     with pytest.raises(files.Damaged, match=r"lengths\.bin"):
         Packing(shards.folder / "packing-7")
-    assert packing.packing(shards, 7).row(0) == first.row(0)
+    assert packing.packing(shards, 7).starts.tolist() == starts_of_all
 
 
 def test_pad_fills_up_at_the_right():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,14 +16,14 @@ import torch
 
 from idiolect import seeds
 from idiolect.data.batch import IGNORE, Batch
+from idiolect.data.packing import Pieces
 from idiolect.data.packing import packing as pack
-from idiolect.data.padding import shifted
-from idiolect.data.shards import SEPARATOR, Shards
-from idiolect.data.windows import windows
+from idiolect.data.shards import Shards
+from idiolect.data.windows import Windows, windows
 from idiolect.errors import UserError
 
-Layout = Callable[[int], list[tuple[int, int]]]
-"""The pieces (start, length) of an example."""
+Layout = Callable[[np.ndarray], Pieces]
+"""The pieces of some examples, each of which fills a row."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,17 @@ class NextToken:
 
     def batch(self, examples: np.ndarray) -> Batch:
         """The given examples [B] as a batch [B, T]."""
+        row, starts, lengths = self.layout(examples)  # [P] each
+        first = np.searchsorted(row, row)  # the first piece in the row of each
+        before = np.cumsum(lengths) - lengths
+        within = np.arange(lengths.sum()) - np.repeat(before, lengths)  # [K], for each of all K real positions
+        source = np.repeat(starts, lengths) + within
+        target = np.repeat(row * self.context + before - before[first], lengths) + within
         shape = (len(examples), self.context)
         ids, labels, segments = (np.full(shape, fill, dtype=np.int64) for fill in (self.pad_id, IGNORE, -1))
-        for row, example in enumerate(examples.tolist()):
-            column = 0
-            for nth, (start, length) in enumerate(self.layout(example)):
-                here = slice(column, column + length)
-                text = self.shards.read(start, length + 1)
-                ids[row, here], labels[row, here], segments[row, here] = text[:-1], text[1:], nth
-                column += length
-        ids[ids == SEPARATOR] = self.begin_id
-        labels[labels == SEPARATOR] = self.end_id
+        ids.flat[target] = self.shards.at(source, self.begin_id)
+        labels.flat[target] = self.shards.at(source + 1, self.end_id)
+        segments.flat[target] = np.repeat(np.arange(len(row)) - first, lengths)
         shown = torch.from_numpy(segments) if self.shared else None
         return Batch(torch.from_numpy(ids), torch.from_numpy(labels), shown)
 
@@ -118,12 +119,18 @@ def next_token(
             f"use train.micro_batches={nearest}, or another train.batch_tokens",
         )
     if packing == "stream":
-        layout: Layout = lambda example: [(example * context, min(context, shards.labels - example * context))]  # noqa: E731
+        layout: Layout = partial(_stream, shards.labels, context)
         n, shared = -(-shards.labels // context), False
     else:
         index = pack(shards, context)
-        layout, n, shared = index.row, len(index), index.shared
+        layout, n, shared = index.pieces, len(index), index.shared
     return NextToken(shards, layout, n, shared, context, rows, micro_batches, seed, begin_id, end_id, pad_id)
+
+
+def _stream(labels: int, context: int, examples: np.ndarray) -> Pieces:
+    """Window `example` of the stream in each row; the last window of the stream may be shorter."""
+    starts = examples * context
+    return Pieces(np.arange(len(examples)), starts, np.minimum(context, labels - starts))
 
 
 @dataclass(frozen=True)
@@ -158,33 +165,32 @@ class HeldOut:
         """
         ends = self.shards.ends
         whole = int(np.searchsorted(ends, self.labels, side="right")) - 1
-        cut = self.shards.read(int(ends[whole]) + 1, self.labels - int(ends[whole]))
-        if not len(cut):
+        if self.labels == ends[whole]:
             return int(self.shards.byte_ends[whole])
-        return None if token_bytes is None else int(self.shards.byte_ends[whole] + token_bytes[cut].sum())
+        if token_bytes is None:
+            return None
+        cut = self.shards.at(np.arange(ends[whole] + 1, self.labels + 1), self.end_id)
+        return int(self.shards.byte_ends[whole] + token_bytes[cut].sum())
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of at most rows x context positions; short documents share a batch, each in a row of its own."""
-        gathered: list[np.ndarray] = []
-        seen: list[int] = []
-        longest = 0
         for block in windows(self.ends, self.context, self.stride):
-            for start, length, already in zip(*(column.tolist() for column in block), strict=True):
+            first = longest = 0
+            for window, length in enumerate(block.lengths.tolist()):
                 longest = max(longest, length)
-                if gathered and (len(gathered) + 1) * longest > self.rows * self.context:
-                    yield self._batch(gathered, seen)
-                    gathered, seen, longest = [], [], length
-                gathered.append(self.shards.read(start, length + 1))
-                seen.append(already)
-        if gathered:
-            yield self._batch(gathered, seen)
+                if window > first and (window - first + 1) * longest > self.rows * self.context:
+                    yield self._batch(block, slice(first, window))
+                    first, longest = window, length
+            yield self._batch(block, slice(first, None))
 
-    def _batch(self, texts: list[np.ndarray], seen: list[int]) -> Batch:
-        batch = shifted(texts, self.pad_id)
-        batch.ids[batch.ids == SEPARATOR] = self.begin_id
-        batch.labels[batch.labels == SEPARATOR] = self.end_id
-        batch.labels[torch.arange(batch.labels.shape[1]) < torch.tensor(seen)[:, None]] = IGNORE
-        return batch
+    def _batch(self, block: Windows, some: slice) -> Batch:
+        starts, lengths, seen = (column[some, None] for column in block)
+        column = np.arange(lengths.max())
+        source = starts + np.minimum(column, lengths - 1)  # [B, T]
+        ids = np.where(column < lengths, self.shards.at(source, self.begin_id), self.pad_id)
+        scored = (seen <= column) & (column < lengths)
+        labels = np.where(scored, self.shards.at(source + 1, self.end_id), IGNORE)
+        return Batch(torch.from_numpy(ids), torch.from_numpy(labels))
 
 
 def held_out(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,17 @@ from idiolect.data.windows import windows
 
 FORMAT = 1
 """Version of the layout above and of the way rows are filled."""
+
+
+class Pieces(NamedTuple):
+    """What stands in each row of a batch, row by row and from left to right."""
+
+    row: np.ndarray
+    """int64 [P], the row of the batch, ascending."""
+    starts: np.ndarray
+    """int64 [P], where the piece begins in the stream S."""
+    lengths: np.ndarray
+    """int64 [P], the positions it takes."""
 
 
 class Packing:
@@ -44,10 +56,12 @@ class Packing:
         """Whether some row holds more than one piece."""
         return len(self.starts) > len(self)
 
-    def row(self, number: int) -> list[tuple[int, int]]:
-        """The pieces (start, length) of one row."""
-        inside = slice(self.rows[number], self.rows[number + 1])
-        return list(zip(self.starts[inside].tolist(), self.lengths[inside].tolist(), strict=True))
+    def pieces(self, rows: np.ndarray) -> Pieces:
+        """The pieces of some rows."""
+        first = self.rows[rows]
+        counts = self.rows[rows + 1] - first
+        piece = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        return Pieces(np.repeat(np.arange(len(rows)), counts), self.starts[piece], self.lengths[piece].astype(np.int64))
 
 
 def packing(shards: Shards, context: int) -> Packing:

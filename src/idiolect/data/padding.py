@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from idiolect.data.batch import IGNORE, Batch
+from idiolect.errors import UserError
 
 PAD = "<PAD>"
 
@@ -51,13 +52,18 @@ def sentences(
     """Sentences of words → ids [B, block]: cut what is longer than `block`, fill up what is shorter, look up each word.
 
     Without a vocabulary one is built from the words left after cutting: PAD gets `pad_id`, the words the other ids in
-    the order of their code points (capitals first). Raises KeyError for a word that a given vocabulary does not hold.
+    the order of their code points (capitals first). Raises UserError for a word that a given vocabulary does not hold,
+    and for a `pad_id` that would leave a gap behind the words.
     """
     cut = [list(words[:block]) for words in texts]
     if vocabulary is None:
         words = sorted({word for row in cut for word in row})
+        if not 0 <= pad_id <= len(words):
+            raise UserError(f"padding cannot have the id {pad_id}", f"give it one from 0 to {len(words)}")
         words.insert(pad_id, PAD)
         vocabulary = {word: i for i, word in enumerate(words)}
+    elif missing := {PAD, *(word for row in cut for word in row)} - vocabulary.keys():
+        raise UserError(f"the vocabulary does not hold {min(missing)!r}", "build it from these sentences too")
     lengths = torch.tensor([len(row) for row in cut], dtype=torch.int64)
     ids, _ = pad([[vocabulary[word] for word in row + [PAD] * (block - len(row))] for row in cut], vocabulary[PAD])
     return Sentences(ids, lengths, vocabulary)

@@ -43,8 +43,6 @@ EACH_DOCUMENT = 64
 BATCH_SIZE = 1 << 20
 """Characters handed to the tokenizer at once; its own bookkeeping is some hundred bytes a token."""
 MOST_WORKERS = 8
-SEPARATOR = -1
-"""Stands for end-of-text in what `Shards.read` returns."""
 
 
 class Text(Protocol):
@@ -123,26 +121,24 @@ class Shards:
         """int64 [n + 1]: document j is ids[offsets[j] : offsets[j + 1]]."""
         return self.ends - np.arange(len(self.ends))
 
-    def read(self, start: int, length: int) -> np.ndarray:
-        """S[start : start + length], int64, with SEPARATOR where S holds end-of-text."""
-        first, last = np.searchsorted(self.ends, (start, start + length))
-        out = np.empty(length, dtype=np.int64)
-        token = np.ones(length, dtype=bool)
-        token[self.ends[first:last] - start] = False
-        out[~token] = SEPARATOR
-        out[token] = self._stored(start - first, start + length - last)
+    def at(self, positions: np.ndarray, separator: int) -> np.ndarray:
+        """S[positions], int64 of any shape, with the id `separator` where S holds end-of-text."""
+        before = np.searchsorted(self.ends, positions)
+        out = np.full(positions.shape, separator, dtype=np.int64)
+        token = self.ends[before] != positions
+        out[token] = self._stored((positions - before)[token])
         return out
 
-    def _stored(self, start: int, stop: int) -> np.ndarray:
-        """Ids [start, stop) of all N, from one part or across several."""
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
-        pieces = []
-        while start < stop:
-            inside = self.parts[first][start - self._starts[first] : stop - self._starts[first]]
-            pieces.append(inside)
-            start += len(inside)
-            first += 1
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces or [np.empty(0, np.int64)])
+    def _stored(self, index: np.ndarray) -> np.ndarray:
+        """ids[index] of all N ids, [K]."""
+        if len(self.parts) == 1:
+            return self.parts[0][index]
+        out = np.empty(index.shape, dtype=np.int64)
+        part = np.searchsorted(self._starts, index, side="right") - 1
+        for number in np.unique(part):
+            inside = part == number
+            out[inside] = self.parts[number][index[inside] - self._starts[number]]
+        return out
 
     def counts(self) -> np.ndarray:
         """How often each id occurs, int64 [V]."""

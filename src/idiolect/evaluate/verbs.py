@@ -10,6 +10,7 @@ from typing import Any, Literal
 from idiolect.data.batches import held_out
 from idiolect.data.shards import Shards, encode
 from idiolect.decode.verbs import load_with_tokenizer
+from idiolect.errors import UserError
 from idiolect.evaluate import baselines, table
 from idiolect.evaluate import score as scorer
 from idiolect.models.contract import LanguageModel
@@ -36,6 +37,8 @@ def evaluate(
     Of a single model also "bits_per_byte", "perplexity", "tokens", "bytes" and "metrics". Raises UserError when that
     one has no perplexity; among several, its row says so.
     """
+    if not models:
+        raise UserError("there is no model to evaluate", "name one or more model folders")
     corpus = Corpus([on], document, field)
     text = corpus.fingerprint
     rows: list[table.Row] = []
