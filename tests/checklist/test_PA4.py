@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
+from idiolect import api, cli
 from idiolect.decode import picture
 from idiolect.decode.explore import candidates, explore
 from idiolect.decode.generate import complete, stream
@@ -99,6 +101,55 @@ def test_PA4_pieces_arrive_while_the_model_still_works():
     for calls in range(1, 6):
         next(pieces)
         assert len(model.calls) == calls  # nothing is computed ahead of the reader
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model folder: words counted in ten sentences."""
+    from idiolect.interop.folder import save
+    from idiolect.models.build import build
+    from idiolect.models.settings import NGramSettings
+    from idiolect.tokens.learn import from_vocabulary
+    from idiolect.tokens.settings import TokenizerSettings
+
+    tokenizer = from_vocabulary(WORDS[:7], TokenizerSettings(kind="word"))
+    texts = [f"My favorite food is {word}" for word in ["pizza"] * 7 + ["love"] * 2 + ["antagonist"]]
+    rows = [tokenizer.encode(text) for text in texts]
+
+    class Documents:
+        ids = np.array(sum(rows, []))
+        offsets = np.cumsum([0, *map(len, rows)])
+
+    model = build(NGramSettings(order=3, smoothing="mle"), tokenizer.size).fit(Documents)
+    path = tmp_path_factory.mktemp("pa4") / "model"
+    save(path, model, tokenizer, {})
+    return path
+
+
+def test_PA4_the_api_streams_and_ranks(folder):
+    pieces = list(api.generate(folder, "My favorite", DecodeSettings(temperature=0), streaming=True))
+    assert [piece.text for piece in pieces] == [" food", " is", " pizza", ""]
+    ranked = api.explore(folder, PROMPT, candidates=["antagonist", "love", "pizza"])["candidates"]
+    assert [(c["text"], round(math.exp(c["logprob"]), 9)) for c in ranked] == [
+        ("pizza", 0.7),
+        ("love", 0.2),
+        ("antagonist", 0.1),
+    ]
+
+
+def run(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 0
+
+
+def test_PA4_the_command_line_streams_and_ranks(folder, capsys):
+    run("generate", str(folder), "My favorite", "--temperature", "0")
+    assert capsys.readouterr().out == "My favorite food is pizza\n"
+    words = [part for word in ("antagonist", "love", "pizza") for part in ("--candidates", word)]
+    run("explore", str(folder), PROMPT, *words)
+    shown = capsys.readouterr().out.split("── candidates ──")[1]
+    assert shown.index("'pizza'") < shown.index("'love'") < shown.index("'antagonist'")
 
 
 LOOP = TableModel(5, {(2,): {3: 1.0}, (3,): {4: 1.0}, (4,): {2: 1.0}, (): {2: 1.0}})  # a b c a b c …

@@ -136,6 +136,11 @@ def test_a_prompt_of_ids_is_read_as_it_stands():
     assert complete(WORDS, TOKENIZER, [], GREEDY) == []
 
 
+def test_requests_are_one_a_prompt():
+    with pytest.raises(ValueError, match="2 prompts and 1 requests"):
+        complete(WORDS, TOKENIZER, ["a", "b"], GREEDY, [0])
+
+
 @pytest.mark.parametrize(
     ("prompt", "settings", "said"),
     [

@@ -15,7 +15,7 @@ from torch import Tensor
 from idiolect import seeds
 from idiolect.decode.beam import beam_search
 from idiolect.decode.filters import REMOVED, Seen, draw, reshape
-from idiolect.decode.read import check_numbers, impossible, prompt_ids, read, read_prompts, writer
+from idiolect.decode.read import check_numbers, device_of, impossible, prompt_ids, read, read_prompts, writer
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.stop import UNSEEN, Criterion
 from idiolect.models.contract import LanguageModel
@@ -94,6 +94,8 @@ def complete(
         return [Completion(best.text, best.ids, best.logprobs, best.finish_reason) for best in found]
     parts: list[list[Piece]] = [[] for _ in rows]
     keys = range(len(rows)) if requests is None else requests
+    if len(keys) != len(rows):
+        raise ValueError(f"{len(rows)} prompts and {len(keys)} requests")
     for row, piece in pieces(model, tokenizer, rows, settings, keys, until):
         parts[row].append(piece)
     return [_joined(row) for row in parts]
@@ -134,7 +136,7 @@ def pieces(
             seen.add(ids)
         if len(going) < len(live):
             kept = torch.tensor(going, device=ids.device)
-            ids, seen, state = ids[kept], seen and seen.select(kept), state.select(kept)
+            ids, seen, state = ids[kept], seen and seen.select(kept), state.select(kept.to(device_of(model)))
             live = [live[slot] for slot in going]
         logits, state = read(model, ids[:, None], state)
 

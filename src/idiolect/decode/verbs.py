@@ -33,7 +33,7 @@ def generate(
     count: int = 1,
     streaming: bool = False,
 ) -> dict[str, Any] | Iterator[Piece]:
-    """Continues a prompt `count` times: {"text", "ids", "logprobs", "finish_reason"} of the first, "completions" of all.
+    """Continues a prompt `count` times: "text", "ids", "logprobs", "finish_reason" of the first, "completions" of all.
 
     With `streaming`, an iterator over the pieces of one continuation after the other instead.
     """
