@@ -35,6 +35,8 @@ from idiolect.tokens.tokenizer import PAD
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 NEVER = -99.0
 """log10 of what never happens: the probability of <s>, and of <unk> where there is no unknown token."""
+UNKNOWN_ID = 2
+"""Where the word tokenizer has its unknown token."""
 LONGEST_LINE = 1 << 16
 """Bytes; a longer line is no line of an ARPA file."""
 HIGHEST_ORDER = 32
@@ -137,8 +139,8 @@ def _character(found: re.Match[str]) -> str:
 def read_arpa(path: Path) -> tuple[NGram, list[str]]:
     """The model of an ARPA file, and the text of each of its ids.
 
-    Ids follow the order of the file's words, after 0 for <s> and </s> and 1 for padding, which the file has not. An
-    <unk> that never happens is left out. Raises UserError with the file's line for whatever is no ARPA file.
+    Ids follow the order of the file's words, after 0 for <s> and </s>, 1 for padding, which the file has not, and 2 for
+    <unk>, wherever it stands; an <unk> that never happens is left out. Raises UserError with the file's line for whatever is no ARPA file.
     """
     try:
         with path.open("rb") as file:
@@ -227,6 +229,11 @@ class _Reader:
                 self.pieces.append(self.text(word))
                 scores.append(score)
                 backoffs.append(weight)
+        if (at := self.ids.get(UNKNOWN.encode(), 0)) > UNKNOWN_ID:
+            for column in (self.pieces, scores, backoffs):
+                column.insert(UNKNOWN_ID, column.pop(at))  # type: ignore[attr-defined]
+            moved = {at: UNKNOWN_ID, **{other: other + 1 for other in range(UNKNOWN_ID, at)}}
+            self.ids = {word: moved.get(id_, id_) for word, id_ in self.ids.items()}
         return np.array(scores), np.array(backoffs)
 
     def text(self, word: bytes) -> str:

@@ -9,6 +9,8 @@ from idiolect import files
 from idiolect.errors import UserError, nearest
 from idiolect.interop import arpa, folder
 from idiolect.models.ngram import NGram
+from idiolect.tokens.learn import from_vocabulary
+from idiolect.tokens.settings import TokenizerSettings
 
 FORMATS = ("hf", "arpa")
 
@@ -44,7 +46,11 @@ def import_model(source: Path | str, target: Path | str) -> dict[str, Any]:
     source, target = Path(source), Path(target)
     if source.is_file():
         model, pieces = arpa.read_arpa(source)
-        folder.save(target, model, of_words(pieces), {"imported": {"from": source.name, "sha256": files.sha256(source)}})
+        if arpa.UNKNOWN not in pieces:
+            raise UserError(f"{source} gives no probability to {arpa.UNKNOWN}", "estimate it with an open vocabulary")
+        words = TokenizerSettings(kind="word", size=len(pieces), pattern=r"\S+")
+        tokenizer = from_vocabulary(pieces[arpa.UNKNOWN_ID + 1 :], words)
+        folder.save(target, model, tokenizer, {"imported": {"from": source.name, "sha256": files.sha256(source)}})
     else:
         loaded = folder.load(folder.find(source))
         lineage = loaded.lineage or {"imported": {"from": source.resolve().name}}

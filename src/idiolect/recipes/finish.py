@@ -91,7 +91,10 @@ def write_report(run: Run, recipe: Recipe, about: dict[str, Any]) -> None:
             "peak memory (bytes)": about["peak_memory_bytes"],
         }
     )
-    rows = [["this model", validation["bits_per_byte"]], *([name, figures["bits_per_byte"]] for name, figures in about["baselines"].items())]
+    rows = [
+        ["this model", validation["bits_per_byte"]],
+        *([name, figures["bits_per_byte"]] for name, figures in about["baselines"].items()),
+    ]
     report.table(["", "bits per byte of the held-out text"], rows, "Beside the baselines")
     for title, keys in CURVES.items():
         series = {name: points(metrics, key) for name, key in keys.items()}

@@ -1,0 +1,7 @@
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or leaves anything in the user's cache of encoded text."""
+    monkeypatch.setenv("IDIOLECT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
