@@ -54,7 +54,6 @@ def small_parts(monkeypatch):
     """A part every hundred characters or so."""
     monkeypatch.setattr(shards, "PART_SIZE", 100)
     monkeypatch.setattr(shards, "EACH_DOCUMENT", 1)
-    monkeypatch.setattr(shards, "BATCH_SIZE", 29)
 
 
 @pytest.fixture

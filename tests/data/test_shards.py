@@ -274,6 +274,12 @@ def test_a_disk_that_refuses_is_said(tmp_path, memory, tokenizer, monkeypatch):
     assert error.value.code == 4
 
 
+def test_half_a_surrogate_pair_is_said(tmp_path, memory):
+    learnt = train(["some text"], TokenizerSettings(kind="byte"))
+    with pytest.raises(UserError, match="surrogate"):
+        shards.encode(memory(["fine", "\ud800"]), learnt, cache=tmp_path)
+
+
 def test_where_the_cache_is(monkeypatch):
     monkeypatch.setenv("IDIOLECT_CACHE", "/somewhere")
     assert cache_folder() == Path("/somewhere")

@@ -40,8 +40,6 @@ FORMAT = 1
 PART_SIZE = 1 << 24
 """Characters in a part (16 Mi), counting EACH_DOCUMENT besides for every document."""
 EACH_DOCUMENT = 64
-BATCH_SIZE = 1 << 20
-"""Characters handed to the tokenizer at once; its own bookkeeping is some hundred bytes a token."""
 MOST_WORKERS = 8
 
 
@@ -251,30 +249,14 @@ def _encode_missing(corpus: Corpus, tokenizer: Tokenizer, folder: Path, key: str
 
 
 def _write_part(part: Path, key: str, documents: Sequence[Text], tokenizer: Tokenizer) -> None:
-    about = np.array([(0, len(d.text.encode("utf-8")), d.last) for d in documents], dtype=np.int64)
+    encoded = tokenizer.encode_batch([document.text for document in documents])
+    sizes = [(len(ids), len(d.text.encode("utf-8")), d.last) for ids, d in zip(encoded, documents, strict=True)]
     with files.new_folder(part, key=key) as new:
         with open(new / "ids.bin", "wb") as file:
-            done = 0
-            for texts in _batches([document.text for document in documents]):
-                for ids in tokenizer.encode_batch(texts):
-                    assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
-                    file.write(ids.astype(id_type(tokenizer.size)).tobytes())
-                    about[done, 0] = len(ids)
-                    done += 1
-        (new / "documents.bin").write_bytes(about.astype("<i8").tobytes())
-
-
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_SIZE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+            for ids in encoded:
+                assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
+                file.write(ids.astype(id_type(tokenizer.size)).tobytes())
+        (new / "documents.bin").write_bytes(np.array(sizes, dtype="<i8").tobytes())
 
 
 def _write_documents(folder: Path, key: str, vocabulary: int, parts: int) -> None:
