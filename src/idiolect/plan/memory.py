@@ -1,0 +1,250 @@
+"""Peak memory of training, itemised, before anything is allocated; and what would fit when it does not.
+
+The formula of activations is that of what autograd keeps for the backward pass; tests compare it with what autograd
+really keeps, and the whole estimate with what processes really take.
+
+Symbols: n positions of a micro-batch (B rows of T), L layers, D width, H query heads, K key/value heads, d head width,
+W hidden width of the MLP, V vocabulary, e bytes of a product's result (fp32 4, bf16 and fp16 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from idiolect.errors import Exit, UserError
+from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.plan.parameters import Settings, attention_matrices, count, mlp_matrices
+from idiolect.train.settings import TrainSettings
+
+FRAMEWORK = {"cpu": 100 << 20, "cuda": 700 << 20, "mps": 200 << 20}
+"""What torch takes besides tensors once a step has run: threads, kernels' scratch, the accelerator's context."""
+CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 27}
+"""Most logits held at once; `train.crossentropy` owns the numbers, a test holds them equal."""
+FRAGMENTS = {"decoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2}
+"""Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
+MIXED = 1.5
+"""… and this much more where they come and go between others that stay: micro-batches, recomputed layers."""
+FRAGMENTS_ELSEWHERE = 0.1
+"""The same on an accelerator, whose allocator is torch's own."""
+SHORTEST = 32
+"""The shortest context that is offered in place of one that does not fit."""
+COUNTING = 50
+"""Bytes a token of text while n-grams are counted."""
+STORED = 24
+"""Bytes of a distinct sequence kept, with its probability and its backoff weight."""
+RECURRENT = {"rnn": 2, "gru": 8, "lstm": 18}
+"""Vectors of D that a layer keeps a position: for the LSTM mostly the workspace of its fused kernel."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of training, by what takes them."""
+
+    items: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.items.values())
+
+    def as_dict(self) -> dict[str, int]:
+        """Item → bytes, with "total" last."""
+        return {**self.items, "total": self.total}
+
+
+def training_memory(
+    model: Settings,
+    train: TrainSettings,
+    vocabulary: int,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    packed: bool = True,
+    tokens: int = 0,
+) -> Memory:
+    """Peak bytes of a training run, above what the process takes once torch is imported.
+
+    `packed`: rows may hold several documents, so attention has a mask. `tokens` of text are what an n-gram counts.
+    """
+    if isinstance(model, NGramSettings):
+        kept = count(model, vocabulary, tokens).total * STORED
+        return Memory(_without_zeros(weights=kept, counting=tokens * COUNTING, framework=FRAMEWORK["cpu"]))
+    N = count(model, vocabulary).total
+    e = 4 if precision == "fp32" else 2
+    rows = max(1, train.batch_tokens // model.context)
+    B, T = -(-rows // train.micro_batches), model.context
+    layer, ends = _layer(model, B, T, e, packed), _ends(model, B, T, packed)
+    activations = ends + model.layers * layer.kept
+    if train.activation_checkpointing:  # the inputs of all layers, and one layer in full while it is recomputed
+        activations = ends + model.layers * B * T * model.width * 4 + layer.kept
+    items = _without_zeros(
+        weights=4 * N,
+        gradients=4 * N,
+        optimizer=_optimizer(model, train, N),
+        casts=0 if e == 4 else e * _matrices(model),
+        activations=activations,
+        backward=layer.passing,
+        logits=_logits(model, vocabulary, B * T, e, device),
+        batch=3 * 8 * train.micro_batches * B * T,
+    )
+    share = FRAGMENTS[model.kind] if device == "cpu" else FRAGMENTS_ELSEWHERE
+    if train.micro_batches > 1 or train.activation_checkpointing:
+        share *= MIXED
+    passing = items["activations"] + items["backward"] + items["logits"]
+    return Memory({**items, "fragments": int(share * passing), "framework": FRAMEWORK[device]})
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Bytes of one layer for a micro-batch."""
+
+    kept: int
+    """From the forward pass until the layer's backward."""
+    passing: int
+    """Gradients of activations alive at once in the layer's backward."""
+
+
+def _layer(s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packed: bool) -> _Layer:
+    n, D = B * T, s.width
+    dropped = 4 if s.dropout else 0
+    if isinstance(s, RecurrentSettings):
+        vectors = RECURRENT[s.kind]
+        return _Layer(n * D * (4 * vectors + dropped), n * D * 4 * (vectors // 2 + 2))
+    W, q, kv = s.d_mlp, s.heads * s.d_head, s.n_kv * s.d_head
+    gated = s.mlp == "swiglu"
+    norms = 2 * 4 * D * (2 if s.norm == "rms" else 1)  # each norm's input; RMSNorm its normalised form besides
+    inputs = e * D * (2 if e == 4 else 3 + (2 if gated else 1))  # of the projections; autocast casts for each anew
+    heads = e * (2 * q + 2 * kv) + 4 * s.heads  # queries, keys, values, result; the log of each head's sum
+    if s.qk_norm:
+        heads += 2 * 4 * (q + kv)
+    hidden = e * W * {"swiglu": 4, "gelu": 2, "relu": 1}[s.mlp]
+    scores = e * T if packed else 0  # the mask, as numbers
+    passing = 4 * (4 * W + 2 * D)
+    if s.dropout:  # dropout within attention needs the scores whole, in fp32: softmax, mask and their product
+        scores = 3 * 4 * s.heads * T
+        heads += (3 * 4 - 3 * e) * q + 2 * e * (q - kv)  # queries, keys and values in fp32, one for each head
+        passing = max(passing, 3 * 4 * s.heads * T)
+        hidden += 2 * e * D  # the masks of the residual branches
+    return _Layer(n * (norms + inputs + heads + hidden + scores), n * passing)
+
+
+def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool) -> int:
+    """What is kept before the first layer and after the last: ids, final norm, hidden vectors, their gradient."""
+    n, D = B * T, s.width
+    vectors = 2 if isinstance(s, RecurrentSettings) else 4 if s.norm == "rms" else 3
+    rotations = 4 * 4 * s.d_head if isinstance(s, DecoderSettings) and packed and s.position == "rope" else 0
+    return n * (8 + 4 * D * (vectors + (1 if s.dropout else 0)) + rotations)
+
+
+def _logits(s: RecurrentSettings | DecoderSettings, V: int, n: int, e: int, device: str) -> int:
+    """A chunk of logits with its probabilities, and the head's gradient, which the chunked path makes at once."""
+    rows = max(1, CHUNK[device] // V)
+    if n <= rows:  # the plain path: logits, their logarithms, their gradient
+        return n * V * (e + 3 * 4)
+    return rows * V * (e + 4 + (0 if e == 4 else e)) + (2 if s.tied else 1) * 4 * V * s.width
+
+
+def _optimizer(s: RecurrentSettings | DecoderSettings, train: TrainSettings, N: int) -> int:
+    """The optimiser's state, and what its step works with."""
+    if train.optimizer == "sgd":
+        return 4 * N if train.momentum else 0
+    if train.optimizer == "adamw":
+        return 8 * N
+    inner = _matrices(s)
+    largest = s.width * (s.d_mlp if isinstance(s, DecoderSettings) else s.width * 4)
+    return 4 * inner + 8 * (N - inner) + 6 * 4 * largest  # six matrices are alive in a Newton-Schulz round
+
+
+def _matrices(s: RecurrentSettings | DecoderSettings) -> int:
+    """Weights of the hidden matrices."""
+    if isinstance(s, DecoderSettings):
+        return attention_matrices(s) + mlp_matrices(s)
+    return count(s, 0).inner
+
+
+def _without_zeros(**items: int) -> dict[str, int]:
+    return {name: size for name, size in items.items() if size}
+
+
+def check_fits(
+    model: Settings,
+    train: TrainSettings,
+    vocabulary: int,
+    available: int,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    packed: bool = True,
+    tokens: int = 0,
+) -> Memory:
+    """The memory of the run, if it fits into `available` bytes.
+
+    Raises UserError (exit 7) otherwise, naming the smallest change of the recipe that does fit by this same estimate:
+    more micro-batches (the same result), else activation checkpointing besides (the same result), else a shorter
+    context, else a narrower model.
+    """
+
+    def needed(m: Settings, t: TrainSettings) -> Memory:
+        return training_memory(m, t, vocabulary, device=device, precision=precision, packed=packed, tokens=tokens)
+
+    memory = needed(model, train)
+    if memory.total <= available:
+        return memory
+    largest = max(memory.items, key=lambda name: memory.items[name])
+    what = (
+        f"training needs about {size(memory.total)} and {size(available)} are available "
+        f"(most of it {largest}: {size(memory.items[largest])})"
+    )
+    for words, m, t in _smaller(model, train):
+        other = needed(m, t)
+        if other.total <= available:
+            raise UserError(what, f"this would fit, in {size(other.total)}: {words}", Exit.OUT_OF_MEMORY)
+    raise UserError(what, "nothing like it fits: take another model, or a machine with more", Exit.OUT_OF_MEMORY)
+
+
+def _smaller(model: Settings, train: TrainSettings) -> Iterator[tuple[str, Settings, TrainSettings]]:
+    """Recipes that need less, the least change first, with the overrides that make them."""
+    if isinstance(model, NGramSettings):
+        for order in range(model.order - 1, 0, -1):
+            yield f"model.order={order}", model.model_copy(update={"order": order}), train
+        return
+    rows = max(1, train.batch_tokens // model.context)
+    splits = [m for m in range(train.micro_batches + 1, rows + 1) if rows % m == 0]
+    for m in splits:
+        yield f"train.micro_batches={m}", model, train.model_copy(update={"micro_batches": m})
+    again = train.model_copy(update={"activation_checkpointing": True})
+    words = "train.activation_checkpointing=true"
+    yield words, model, again
+    for m in splits:
+        yield f"train.micro_batches={m} {words}", model, again.model_copy(update={"micro_batches": m})
+    # from here on the result is another one: shorter rows, each a micro-batch of its own, then a narrower model
+    for context in (model.context // 2, model.context // 4):
+        if context >= SHORTEST:
+            m = max(1, train.batch_tokens // context)
+            shorter = model.model_copy(update={"context": context})
+            least = again.model_copy(update={"micro_batches": m})
+            yield f"model.context={context} train.micro_batches={m} {words}", shorter, least
+    least = again.model_copy(update={"micro_batches": rows})
+    for narrower in _narrower(model):
+        yield f"model.width={narrower.width} train.micro_batches={rows} {words}", narrower, least
+
+
+def _narrower(model: RecurrentSettings | DecoderSettings) -> Iterator[RecurrentSettings | DecoderSettings]:
+    """The same model in ever smaller widths that its heads still divide."""
+    part = 8 if isinstance(model, RecurrentSettings) else math.lcm(2 * model.heads, 8)
+    width = model.width
+    while width > part:
+        width = max(part, int(width * 0.9) // part * part)
+        yield model.model_copy(update={"width": width})
+
+
+def size(bytes_: int) -> str:
+    """Bytes as people read them: 1.5 GB."""
+    value, unit = float(bytes_), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):  # noqa: B007
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.3g} {unit}"
