@@ -246,8 +246,8 @@ def _learn_wordpiece(texts: Iterable[str], settings: TokenizerSettings) -> dict[
     """Merges as in BPE over characters, those within a word apart from those that begin one; longest match encodes.
 
     Each character is a piece in both places; where there is no room for all, the most frequent take half of the
-    vocabulary, and words with others are unknown. The library numbers characters within words in random order, and ties go by number: so the words are
-    counted first, and the characters handed over in order.
+    vocabulary, and words with others are unknown. The library numbers characters within words in random order, and
+    ties go by number: so the words are counted first, and the characters handed over in order.
     """
     words = _counted(texts, settings)
     seen: Counter[str] = Counter()
