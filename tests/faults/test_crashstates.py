@@ -1,0 +1,160 @@
+"""After a power cut at any moment every reader finds the old or the new, and never less than was promised."""
+
+import os
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import crashes
+import pytest
+from writers import WRITERS
+
+from idiolect import files
+from idiolect.train import checkpoint
+
+
+def record(writer, root, drop=""):
+    root.mkdir()
+    with crashes.Recorder(root, drop) as recorder:
+        for version in writer.versions:
+            writer.write(root, version)
+            recorder.acknowledge(version)
+    return recorder
+
+
+def wrong(writer, recorder, folder, *, choices=8, seed=0, until=None):
+    """(number of states tried, those whose reader finds less than was promised or what was never written).
+
+    Stops at the first one that tells `until`.
+    """
+    bad = []
+    found = crashes.states(recorder, random.Random(seed), choices)
+    for number, state in enumerate(found, start=1):
+        crashes.lay_out(state.tree, folder)
+        try:
+            version = writer.read(folder)
+        except Exception as error:
+            problem = repr(error)
+        else:
+            promised = state.promised or 0
+            problem = "" if promised <= version <= max(writer.versions) else f"{version}, not {promised}"
+        if problem:
+            bad.append(f"after operation {state.after}, {state.lost} lost: {problem}")
+            if until is not None and until in problem:
+                return number, bad
+        shutil.rmtree(folder)
+    return len(found), bad
+
+
+@pytest.fixture
+def root(monkeypatch):
+    """Where to record and to lay states out; they need no real flush, and memory is faster than a disk."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        yield Path(folder)
+
+
+def no_swap(monkeypatch):
+    """A system that cannot swap two names in one step."""
+    monkeypatch.setattr(files, "_swap", lambda one, other: False)
+
+
+CASES = [*((name, None) for name in WRITERS), *((name, no_swap) for name in ("Folder", "Checkpoints", "Model"))]
+
+
+@pytest.mark.slow
+def test_no_power_cut_loses_what_was_saved_or_shows_what_was_not(monkeypatch, root):
+    total = 0
+    for name, prepare in CASES:
+        with monkeypatch.context() as patch:
+            if prepare:
+                prepare(patch)
+            number, bad = wrong(WRITERS[name], record(WRITERS[name], root / "recorded"), root / "state")
+        assert bad[:3] == [], name
+        print(f"{name}{' renamed twice' if prepare else ''}: {number} states")
+        total += number
+        shutil.rmtree(root / "recorded")
+    assert total >= 3000
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("name", "prepare"), CASES)
+def test_no_power_cut_at_length(monkeypatch, root, name, prepare):
+    if prepare:
+        prepare(monkeypatch)
+    seed = int.from_bytes(os.urandom(4))
+    recorder = record(WRITERS[name], root / "recorded")
+    number, bad = wrong(WRITERS[name], recorder, root / "state", choices=200, seed=seed)
+    print(f"seed {seed}: {number} states")
+    assert bad[:3] == []
+
+
+# The enumeration is worth what it catches
+
+
+def no_hash_check(monkeypatch):
+    monkeypatch.setattr(files, "_problem", lambda path, folder, entry: None)
+
+
+def old_removed_first(monkeypatch):
+    real = files.put_in_place
+
+    def put(temporary, target):
+        shutil.rmtree(target, ignore_errors=True)
+        real(temporary, target)
+
+    monkeypatch.setattr(files, "put_in_place", put)
+
+
+def visible_before_whole(monkeypatch):
+    place, manifest, waiting = files.put_in_place, files.write_manifest, []
+    monkeypatch.setattr(files, "write_manifest", lambda folder, **about: waiting.append(about))
+
+    def put(temporary, target):
+        place(temporary, target)
+        manifest(target, **waiting.pop())
+
+    monkeypatch.setattr(files, "put_in_place", put)
+
+
+def pruned_first(monkeypatch):
+    real = checkpoint._write
+
+    def write(run, snapshot, reason):
+        for step in run.steps():
+            files.remove_folder(run.checkpoint(step))
+        return real(run, snapshot, reason)
+
+    monkeypatch.setattr(checkpoint, "_write", write)
+
+
+def metrics_not_flushed(monkeypatch):
+    monkeypatch.setattr("idiolect.runs.Run.sync_metrics", lambda self: None)
+
+
+MUTANTS = {
+    "a file is not flushed": ("Json", "files", None, "is not valid JSON"),
+    "a file's folder is not flushed": ("Json", "folders", None, "0, not 1"),
+    "a folder's files are not flushed": ("Folder", "files", None, "Damaged"),
+    "folders are not flushed": ("Folder", "folders", None, "0, not 1"),
+    "a checkpoint's files are not flushed": ("Checkpoints", "files", None, "0, not 1"),
+    "a checkpoint's folders are not flushed": ("Checkpoints", "folders", None, "0, not 1"),
+    "files are neither flushed nor checked": ("Folder", "files", no_hash_check, "Wrong"),
+    "the old one is removed first": ("Folder", "", old_removed_first, "0, not 1"),
+    "the folder is visible before it is whole": ("Folder", "", visible_before_whole, "Damaged"),
+    "older checkpoints go before the new one stands": ("Checkpoints", "", pruned_first, "0, not 1"),
+    "metrics are not flushed before a checkpoint": ("Checkpoints", "", metrics_not_flushed, "Wrong"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_writer_that_cuts_a_corner_is_caught(monkeypatch, root, name):
+    writer, drop, mutate, problem = MUTANTS[name]
+    if mutate:
+        mutate(monkeypatch)
+    recorder = record(WRITERS[writer], root / "recorded", drop)
+    number, bad = wrong(WRITERS[writer], recorder, root / "state", choices=1, until=problem)
+    assert any(problem in line for line in bad), bad[:3]

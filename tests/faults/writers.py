@@ -1,0 +1,209 @@
+"""Everything that writes something a user relies on, each in versions that can be told apart when they are read."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from idiolect import files
+from idiolect.data import shards
+from idiolect.errors import UserError
+from idiolect.interop import folder as model_folder
+from idiolect.models.build import build
+from idiolect.models.settings import RecurrentSettings
+from idiolect.runs import Run
+from idiolect.testing import ByteTokenizer
+from idiolect.tokens.learn import train
+from idiolect.tokens.settings import TokenizerSettings
+from idiolect.tokens.tokenizer import Tokenizer
+from idiolect.train import checkpoint
+
+
+class Wrong(Exception):
+    """A reader took for whole what nobody wrote."""
+
+
+def must(fact: bool) -> None:
+    if not fact:
+        raise Wrong
+
+
+class Writer:
+    """Writes versions 1, 2, … below a folder, one after the other."""
+
+    versions = (1, 2, 3)
+    artefact = ""
+    """The folder or file that a version ends in, to be damaged."""
+
+    def write(self, root: Path, version: int) -> None:
+        raise NotImplementedError
+
+    def read(self, root: Path) -> int:
+        """The version that is there, 0 when there is none. Raises UserError when it is damaged, Wrong never."""
+        raise NotImplementedError
+
+
+class Json(Writer):
+    """One file in a folder that has to be made."""
+
+    artefact = "deep/deeper/x.json"
+
+    def write(self, root, version):
+        files.write_json(root / self.artefact, {"version": version, "more": "x" * 37})
+
+    def read(self, root):
+        if not (root / self.artefact).exists():
+            return 0
+        value = files.read_json(root / self.artefact)
+        must(value["more"] == "x" * 37)
+        return value["version"]
+
+
+class Folder(Writer):
+    """A folder that is replaced."""
+
+    artefact = "runs/model"
+
+    def write(self, root, version):
+        with files.new_folder(root / self.artefact, version=version) as folder:
+            (folder / "a").write_text(f"{version} " * 13)
+            (folder / "b").mkdir()
+            (folder / "b" / "c").write_text(f"{version}")
+
+    def read(self, root):
+        if (root / "runs").exists():
+            files.sweep(root / "runs")
+        if not (root / self.artefact).exists():
+            return 0
+        version = files.verify(root / self.artefact)["version"]
+        must((root / self.artefact / "a").read_text() == f"{version} " * 13)
+        return version
+
+
+class Checkpoints(Writer):
+    """A run that saves, with its lock and its metrics; older checkpoints go."""
+
+    versions = (1, 2, 3, 4)
+    artefact = "run/checkpoints/step-4"
+
+    def write(self, root, version):
+        run = Run.create(root / "run") if version == 1 else Run(root / "run")
+        with run.lock():
+            run.truncate_metrics(version - 1)
+            run.append_metrics({"step": version})
+            tensors = {"w": torch.full((7,), float(version))}
+            snapshot = checkpoint.Snapshot(version, tensors, tensors, {"version": version}, {})
+            checkpoint.save(run, snapshot, reason="interval", keep=2)
+
+    def read(self, root):
+        run = Run(root / "run")
+        if not run.folder.exists():
+            return 0
+        with run.lock(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = checkpoint.newest(run)
+        if found is None:
+            return 0
+        must(found.memory == {"version": found.step})
+        must(found.model["w"].tolist() == found.optimizer["w"].tolist() == [found.step] * 7)
+        steps = [values["step"] for values in run.read_metrics()]
+        must(steps[: found.step] == list(range(1, found.step + 1)))  # a checkpoint knows no more than the metrics
+        return found.step
+
+
+class Model(Writer):
+    """A model folder, as a run ends with and as `export` writes."""
+
+    artefact = "model"
+
+    @staticmethod
+    @cache
+    def network(version):
+        return build(RecurrentSettings(kind="rnn", width=3, context=4), 5, seed=version)
+
+    def write(self, root, version):
+        model_folder.save(root / "model", self.network(version), None, {"version": version})
+
+    def read(self, root):
+        try:
+            loaded = model_folder.load(root / "model")
+        except UserError as error:
+            if isinstance(error, files.Damaged) or (root / "model").exists():
+                raise
+            return 0
+        version, weights = loaded.lineage["version"], self.network(loaded.lineage["version"]).state_dict()
+        must(all(torch.equal(value, weights[name]) for name, value in loaded.model.state_dict().items()))
+        return version
+
+
+class Vocabulary(Writer):
+    """A tokenizer folder."""
+
+    artefact = "tokenizer"
+
+    @staticmethod
+    @cache
+    def tokenizer(version):
+        return train([f"word{version}"], TokenizerSettings(kind="word", size=9))
+
+    def write(self, root, version):
+        with files.new_folder(root / "tokenizer") as folder:
+            self.tokenizer(version).save(folder)
+
+    def read(self, root):
+        if not (root / "tokenizer").exists():
+            return 0
+        files.verify(root / "tokenizer")
+        fingerprint = Tokenizer.load(root / "tokenizer").fingerprint
+        found = [version for version in self.versions if self.tokenizer(version).fingerprint == fingerprint]
+        must(len(found) == 1)
+        return found[0]
+
+
+@dataclass
+class Document:
+    text: str
+    last: bool = True
+
+
+@dataclass
+class Corpus:
+    """Two documents that tell the version."""
+
+    version: int
+
+    @property
+    def fingerprint(self):
+        return f"corpus {self.version}"
+
+    def __iter__(self):
+        return iter([Document(f"{self.version} " * 7), Document("ü" * self.version)])
+
+    def ids(self):
+        return [i for document in self for i in ByteTokenizer().encode(document.text)]
+
+
+class Encoded(Writer):
+    """Token shards in the cache; every version has a folder of its own."""
+
+    versions = (1, 2)
+
+    def write(self, root, version):
+        shards.encode(Corpus(version), ByteTokenizer(), cache=root, workers=1)
+
+    def read(self, root):
+        standing = 0
+        for version in self.versions:
+            folder = root / "shards" / shards._key(Corpus(version), ByteTokenizer())[:32]
+            if (folder / "documents").exists():
+                must(np.array_equal(shards.Shards(folder).ids, Corpus(version).ids()))
+                standing = version
+            again = shards.encode(Corpus(version), ByteTokenizer(), cache=root, workers=1)
+            must(np.array_equal(again.ids, Corpus(version).ids()))
+        return standing
+
+
+WRITERS = {writer.__name__: writer() for writer in (Json, Folder, Checkpoints, Model, Vocabulary, Encoded)}
