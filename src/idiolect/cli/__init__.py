@@ -51,9 +51,13 @@ def app() -> object:
 
     from idiolect import __version__
 
-    options = Parameter(negative=(), show_default=True)
     root = App(
-        name="idiolect", help="The whole life of a language model.", version=__version__, default_parameter=options
+        name="idiolect",
+        help="The whole life of a language model.",
+        version=__version__,
+        default_parameter=Parameter(negative=(), show_default=True),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     for verb, line in VERBS.items():
         if verb in GROUPS:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from idiolect.config import Settings
 from idiolect.errors import Exit, UserError
 
 
@@ -17,6 +18,8 @@ def plain(value: Any) -> Any:
     """`value` as JSON can hold it: dataclasses become objects, paths text, non-finite numbers null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Settings):
+        return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -96,7 +99,8 @@ def facts(values: Mapping[str, Any], as_json: bool) -> None:
             value = ", ".join(f"{key} {number(item)}" for key, item in value.items())
         elif isinstance(value, (list, tuple)):
             value = ", ".join(map(number, value))
-        print(f"{name.replace('_', ' ').ljust(width)}  {number(value)}")
+        if value is not None and value != "":
+            print(f"{name.replace('_', ' ').ljust(width)}  {number(value)}")
 
 
 def table(result: Mapping[str, Any], as_json: bool) -> None:
@@ -109,6 +113,14 @@ def table(result: Mapping[str, Any], as_json: bool) -> None:
         print(lines([key.replace("_", " ") for key in rows[0]], [list(row.values()) for row in rows]))
     for note in result.get("notes", ()):
         print(note)
+
+
+def compared(result: Mapping[str, Any], as_json: bool) -> int:
+    """The table of runs; it fails when a model does not beat the baselines that its family has to beat."""
+    table(result, as_json)
+    for line in result["failed"]:
+        print(f"check failed: {line}", file=sys.stderr)
+    return int(Exit.CHECK_FAILED if result["failed"] else Exit.DONE)
 
 
 def encoded(result: Mapping[str, Any], as_json: bool) -> None:
@@ -165,15 +177,15 @@ def verified(result: Mapping[str, Any], as_json: bool) -> int:
     return int(Exit.DONE if result["identical"] else Exit.CHECK_FAILED)
 
 
-def streamed(prompt: str, pieces: Iterable[Any], count: int) -> None:
-    """Text as it is generated; several continuations are separated by a line."""
-    if count == 1:
-        print(prompt, end="", flush=True)
+def streamed(prompt: str, pieces: Iterable[Any]) -> None:
+    """Text as it is generated, each continuation after its prompt; why it ended goes to stderr."""
+    begun = False
     for piece in pieces:
-        print(piece.text, end="", flush=True)
-        if piece.finish_reason is not None:
-            print(f"\n[{piece.finish_reason}]", file=sys.stderr)
-    print()
+        print(piece.text if begun else prompt + piece.text, end="", flush=True)
+        begun = piece.finish_reason is None
+        if not begun:
+            print(flush=True)
+            print(f"[{piece.finish_reason}]", file=sys.stderr)
 
 
 def scored(result: Mapping[str, Any], as_json: bool) -> None:

@@ -188,15 +188,15 @@ def runs_show(run: Path, /, *, json: Json = False) -> None:
     show.facts(api.show_run(run), json)
 
 
-def runs_compare(*runs: Path, json: Json = False) -> None:
-    """Compare runs and models of all families in one table, in bits per byte.
+def runs_compare(*runs: Path, json: Json = False) -> int:
+    """Compare runs of all families in one table, in bits per byte; exit code 8 when one does not beat its baselines.
 
     Parameters
     ----------
     runs
         Run folders.
     """
-    show.table(api.compare_runs(runs), json)
+    return show.compared(api.compare_runs(runs), json)
 
 
 def runs_plot(*runs: Path, out: Out) -> None:
@@ -236,7 +236,7 @@ def generate(
     if json:
         show.json_object(api.generate(model, prompt, settings, count=count))
     else:
-        show.streamed(prompt, api.generate(model, prompt, settings, count=count, streaming=True), count)
+        show.streamed(prompt, api.generate(model, prompt, settings, count=count, streaming=True))
 
 
 def explore(

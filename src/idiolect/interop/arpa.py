@@ -140,7 +140,8 @@ def read_arpa(path: Path) -> tuple[NGram, list[str]]:
     """The model of an ARPA file, and the text of each of its ids.
 
     Ids follow the order of the file's words, after 0 for <s> and </s>, 1 for padding, which the file has not, and 2 for
-    <unk>, wherever it stands; an <unk> that never happens is left out. Raises UserError with the file's line for whatever is no ARPA file.
+    <unk>, wherever it stands; an <unk> that never happens is left out. Raises UserError with the file's line for
+    whatever is no ARPA file.
     """
     try:
         with path.open("rb") as file:

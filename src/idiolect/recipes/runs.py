@@ -52,11 +52,12 @@ def show_run(run: Path | str) -> dict[str, Any]:
     if status.owner:
         out["owner"] = status.owner
     out |= {"step": status.step, "checkpoints": status.checkpoints, "model": recipe["model"]}
-    if "train" in recipe:
-        out["train"] = recipe["train"]
+    if recipe["model"]["kind"] != "ngram":
+        out |= {"train": recipe["train"], "resolved": recipe.get("resolved")}
     if status.state == "finished":
         found = results(opened)
-        out |= {key: found[key] for key in ("parameters", "tokens", "validation", "baselines") if key in found}
+        out |= {key: found[key] for key in ("parameters", "tokens", "validation") if key in found}
+        out["baselines"] = {name: figures["bits_per_byte"] for name, figures in found["baselines"].items()}
     return out
 
 
