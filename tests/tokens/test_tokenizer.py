@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import re
 from collections.abc import Callable
@@ -158,6 +160,14 @@ def test_a_batch_is_its_texts_and_long_texts_are_cut_without_a_trace(
     assert [row.tolist() for row in rows] == expected
     assert all(row.dtype == np.uint32 for row in rows)
     assert len(list(module.stretches(whole, "words"))) > 50  # it was cut
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_in_another_process_is_as_careful(learnt: Learnt, kind: str) -> None:
+    tokenizer = learnt(kind)
+    for twin in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert (twin.fingerprint, twin.loses, twin.kind) == (tokenizer.fingerprint, tokenizer.loses, kind)
+        assert twin.encode("a <|endoftext|> b") == tokenizer.encode("a <|endoftext|> b")
 
 
 def test_byte_ids_are_those_of_the_stand_in(learnt: Learnt) -> None:

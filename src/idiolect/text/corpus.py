@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from idiolect import files
 from idiolect.errors import UserError
 from idiolect.text.document import Document
 from idiolect.text.read import Unit, files_of, kind_of, read
@@ -71,8 +72,7 @@ class Corpus:
         settings = [self.document, self.field, [[r.unit, r.start, r.stop] for r in self.ranges]]
         digest = hashlib.sha256(json.dumps(settings).encode())
         for path in self.files:
-            with open(path, "rb") as file:
-                digest.update(f"{kind_of(path)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            digest.update(f"{kind_of(path)} {_sha256(path)}\n".encode())
         return digest.hexdigest()
 
     def split(self, share: float) -> tuple[Corpus, Corpus]:
@@ -101,3 +101,10 @@ class Corpus:
 
     def _within(self, stretch: Range) -> Corpus:
         return Corpus(self.files, self.document, self.field, (*self.ranges, stretch))
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return files.sha256(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from None

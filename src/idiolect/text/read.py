@@ -28,6 +28,11 @@ CUT = re.compile(r"(?<=\S\n)(?=\w)")
 """A good place: after a lone newline, before a word. No tokenizer of ours has a token across it."""
 SECOND_CUT = re.compile(r"(?<=\S)(?= \w)")
 """The next best place, for text without such newlines: before a lone space. It too lies between tokens."""
+DUCKDB: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 1,  # each thread holds a whole group of rows
+    "enable_external_file_cache": "false",  # nothing is read twice
+    "autoinstall_known_extensions": "false",  # nothing is fetched
+}
 BAD_AT_ONCE = 1000
 """Records read before too large a share of bad ones stops the reading; smaller files are judged at their end."""
 
@@ -224,7 +229,7 @@ def _parquet_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
             unpacked.flush()
         file = unpacked.name if path.suffix.lower() in PACKED else str(path)
         try:
-            with duckdb.connect() as connection:
+            with duckdb.connect(config=DUCKDB) as connection:
                 result = connection.execute("SELECT * FROM read_parquet(?)", [glob.escape(file)])
                 names = [column[0] for column in result.description]
                 if field not in names:

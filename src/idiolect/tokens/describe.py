@@ -37,6 +37,17 @@ def byte_characters() -> dict[str, int]:
     return {chr(b): b for b in printing} | {chr(0x100 + i): b for i, b in enumerate(others)}
 
 
+def byte_level(use_regex: bool) -> dict[str, Any]:
+    """GPT-2's way of writing bytes, as a pre-tokenizer (use_regex: which also cuts words) and as a decoder."""
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
+
+
+def control_token(id_: int, name: str) -> dict[str, Any]:
+    """An entry of `added_tokens` that is matched as it stands and left out of decoded text."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": id_, "content": name, **flags}
+
+
 def vocabulary(spec: Spec) -> dict[str, int]:
     """Every token and its id, those added to the model's own included."""
     model = spec["model"]["vocab"]

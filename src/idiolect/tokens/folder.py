@@ -96,12 +96,16 @@ def damaged(path: Path, problem: str) -> UserError:
 
 def _load(path: Path) -> dict[str, Any]:
     """A JSON object from a file of bearable size."""
-    if path.stat().st_size > LARGEST_FILE:
-        raise damaged(path, f"it is larger than {LARGEST_FILE >> 20} MB")
+    _check_size(path)
     value = files.read_json(path)
     if not isinstance(value, dict):
         raise damaged(path, "it is no JSON object")
     return value
+
+
+def _check_size(path: Path) -> None:
+    if path.stat().st_size > LARGEST_FILE:
+        raise damaged(path, f"it is larger than {LARGEST_FILE >> 20} MB")
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -168,21 +172,20 @@ def _problem(spec: dict[str, Any]) -> str:
 
 def _gpt2(vocabulary: Path, merges: Path) -> describe.Spec:
     """The spec of a byte-level BPE from GPT-2's two files."""
+    _check_size(merges)
     try:
         lines = merges.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise damaged(merges, str(error)) from None
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     own = _load(vocabulary)
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     spec: describe.Spec = {
         "version": "1.0",
-        "added_tokens": [{"id": own[END], "content": END, **added}] if END in own else [],
+        "added_tokens": [describe.control_token(own[END], END)] if END in own else [],
         "normalizer": None,
-        "pre_tokenizer": byte_level,
+        "pre_tokenizer": describe.byte_level(use_regex=True),
         "post_processor": None,
-        "decoder": byte_level,
+        "decoder": describe.byte_level(use_regex=True),
         "model": {"type": "BPE", "vocab": own, "merges": pairs},
     }
     problem = _problem(spec)
@@ -226,6 +229,5 @@ def _add(spec: describe.Spec, name: str, ids: dict[str, int]) -> str:
     while name in ids:
         name = name.replace("|>", "'|>")
     ids[name] = len(ids)
-    rest = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    spec["added_tokens"].append({"id": ids[name], "content": name, **rest})
+    spec["added_tokens"].append(describe.control_token(ids[name], name))
     return name

@@ -15,7 +15,7 @@ from tokenizers.trainers import BpeTrainer, WordLevelTrainer
 
 from idiolect.errors import UserError
 from idiolect.tokens import patterns, unigram
-from idiolect.tokens.describe import Spec, byte_characters
+from idiolect.tokens.describe import Spec, byte_characters, byte_level, control_token
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import END, PAD, UNKNOWN, Roles, Tokenizer, stretches
 
@@ -88,10 +88,6 @@ def _pieces(texts: Iterable[str], settings: TokenizerSettings) -> Iterator[str]:
 # --- what surrounds the model -------------------------------------------------------------------------------------
 
 
-def _byte_level(use_regex: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": use_regex}
-
-
 def _split(pattern: str, keep_rest: bool) -> dict[str, Any]:
     behavior = "Isolated" if keep_rest else "Removed"
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": behavior, "invert": not keep_rest}
@@ -103,14 +99,14 @@ def _before(settings: TokenizerSettings) -> dict[str, Any] | None:
     if settings.kind == "char":
         return None
     if settings.kind == "byte":
-        return _byte_level(use_regex=False)
+        return byte_level(use_regex=False)
     if settings.kind == "word":
         return _split(pattern or patterns.WORDS, keep_rest=False)
     if settings.kind == "wordpiece":
         return {"type": "BertPreTokenizer"} if pattern is None else _split(pattern, keep_rest=False)
     if pattern is None:
-        return _byte_level(use_regex=True)
-    return {"type": "Sequence", "pretokenizers": [_split(pattern, keep_rest=True), _byte_level(use_regex=False)]}
+        return byte_level(use_regex=True)
+    return {"type": "Sequence", "pretokenizers": [_split(pattern, keep_rest=True), byte_level(use_regex=False)]}
 
 
 def _decoder(kind: str) -> dict[str, Any] | None:
@@ -121,7 +117,7 @@ def _decoder(kind: str) -> dict[str, Any] | None:
         return {"type": "WordPiece", "prefix": CONTINUED, "cleanup": False}
     if kind == "char":
         return {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
-    return _byte_level(use_regex=True)
+    return byte_level(use_regex=True)
 
 
 def _spec(model: dict[str, Any], settings: TokenizerSettings) -> Spec:
@@ -144,9 +140,8 @@ def _specials(kind: str) -> list[str]:
 
 def _assembled(model: dict[str, Any], settings: TokenizerSettings) -> Tokenizer:
     spec = _spec(model, settings)
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     specials = _specials(settings.kind)
-    spec["added_tokens"] = [{"id": i, "content": name, **flags} for i, name in enumerate(specials)]
+    spec["added_tokens"] = [control_token(i, name) for i, name in enumerate(specials)]
     return Tokenizer(spec, Roles(unknown=UNKNOWN if UNKNOWN in specials else None), settings.kind)
 
 

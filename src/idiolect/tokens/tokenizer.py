@@ -101,6 +101,10 @@ class Tokenizer:
         self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         """SHA-256 of tokenizer.json in canonical form."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are built anew: the library's own copy would forget that control tokens in a text are text."""
+        return Tokenizer, (self._spec, self._roles, self.kind, self.loses)
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text, none of them a control token. Raises UserError for half a surrogate pair."""
         return self.encode_batch([text])[0].tolist()
