@@ -105,8 +105,10 @@ def _say(what: str, mend: str, code: int) -> int:
 
 
 def _one_line(error: Exception) -> str:
+    from pydantic import ValidationError
+
     cause = error.__cause__
-    if hasattr(cause, "errors"):  # a pydantic validation behind an option
+    if isinstance(cause, ValidationError):  # of a setting behind an option
         return "; ".join(f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in cause.errors())
     return " ".join(str(error).split())
 

@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -231,8 +231,9 @@ class _Reader:
                 scores.append(score)
                 backoffs.append(weight)
         if (at := self.ids.get(UNKNOWN.encode(), 0)) > UNKNOWN_ID:
-            for column in (self.pieces, scores, backoffs):
-                column.insert(UNKNOWN_ID, column.pop(at))  # type: ignore[attr-defined]
+            columns: tuple[list[Any], ...] = (self.pieces, scores, backoffs)
+            for column in columns:
+                column.insert(UNKNOWN_ID, column.pop(at))
             moved = {at: UNKNOWN_ID, **{other: other + 1 for other in range(UNKNOWN_ID, at)}}
             self.ids = {word: moved.get(id_, id_) for word, id_ in self.ids.items()}
         return np.array(scores), np.array(backoffs)

@@ -63,7 +63,7 @@ class Entry:
 
 def save(folder: Path, model: Model, tokenizer: Tokenizer | None, lineage: Mapping[str, Any]) -> None:
     """Writes the model folder, whole or not at all. Raises UserError (exit 4) when the disk refuses."""
-    ids = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
+    ids: dict[str, int | None] = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
     config, tensors = _describe(model)

@@ -21,10 +21,15 @@ NONE = -1
 class Documents(Protocol):
     """What is counted: the ids of consecutive documents, stored without end-of-text."""
 
-    ids: np.ndarray
-    """All tokens, integers [tokens]."""
-    offsets: np.ndarray
-    """Where each document begins, and the end: int64 [documents + 1]."""
+    @property
+    def ids(self) -> np.ndarray:
+        """All tokens, integers [tokens]."""
+        ...
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where each document begins, and the end: int64 [documents + 1]."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -89,9 +89,9 @@ def _go(
 def count(recipe: Recipe, data: Prepared) -> Ended:
     """Counting: one pass, no steps."""
     tokenizer = data.tokenizer
+    assert isinstance(recipe.model, NGramSettings)
     ids = {"begin_id": tokenizer.begin_id, "end_id": tokenizer.end_id, "pad_id": tokenizer.pad_id}
-    model = build(recipe.model, tokenizer.size, **ids)
-    assert isinstance(model, NGram)
+    model = NGram(recipe.model, tokenizer.size, **ids)
     return model.fit(data.train), FINISHED, 0, watch.Totals()
 
 

@@ -85,14 +85,11 @@ def compare_runs(runs: Sequence[Path | str]) -> dict[str, Any]:
 
 
 def _row(name: str, family: str, prints: dict[str, str], figures: dict[str, Any], **more: Any) -> Row:
-    numbers = {key: _number(figures.get(key)) for key in ("bits_per_byte", "perplexity")}
-    tokens, reason = figures.get("tokens"), figures.get("reason")
-    tokenizer = prints["tokenizer"] if numbers["perplexity"] is not None else None
-    return Row(name, family, prints["data.validation"], tokenizer, tokens=tokens, reason=reason, **numbers, **more)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    known: dict[str, Any] = {key: figures.get(key) for key in ("tokens", "reason", "bits_per_byte", "perplexity")}
+    for key in ("bits_per_byte", "perplexity"):
+        known[key] = None if known[key] is None else float(known[key])  # also of the text "Infinity"
+    tokenizer = prints["tokenizer"] if known["perplexity"] is not None else None
+    return Row(name, family, prints["data.validation"], tokenizer, **known, **more)
 
 
 def plot_runs(runs: Sequence[Path | str], out: Path | str) -> str:
