@@ -24,6 +24,7 @@ def parts(dtype: torch.dtype = torch.float32, bias: bool = True) -> list[torch.T
     w = torch.randn(V, D, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
     b = torch.randn(V, generator=draw, dtype=torch.float64).to(dtype).requires_grad_() if bias else None
     labels = torch.randint(0, V, (N,), generator=draw)
+    labels[1], labels[2] = 0, V - 1
     labels[::4] = IGNORE
     return [x, w, b, labels]
 

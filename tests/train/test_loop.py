@@ -102,6 +102,40 @@ def test_clipping_bounds_the_gradient_that_moves(batches: Make) -> None:
     assert moved[0] > 0.1
 
 
+def test_each_step_moves_at_its_own_rate() -> None:
+    """The loss is the one weight itself, so every step moves it by its learning rate exactly."""
+
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+    def objective(model: Any, batch: Batch) -> objectives.Loss:
+        return objectives.Loss(model.weight.sum() + 1, 1)
+
+    model, places, rates = One(), [0.0], []
+    settings = TrainSettings(steps=3, optimizer="sgd", learning_rate=0.5, weight_decay=0, warmup_steps=0)
+
+    def hook(step: Step) -> None:
+        places.append(model.weight.item())
+        rates.append(step.learning_rate)
+
+    one = Batch(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int64))
+    optimizer = optimisers.build(model, settings)
+    fit(
+        model,
+        lambda step: [one],
+        objective,
+        optimizer,
+        [1.0, 0.5, 0.25].__getitem__,
+        settings=settings,
+        resolved=Resolved(),
+        hooks=[hook],
+    )
+    assert places == [0.0, -0.5, -0.75, -0.875]
+    assert rates == [0.5, 0.25, 0.125]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("frozen", [(), ("embedding.weight",), ("head.weight", "head.bias")])
 def test_who_moved(batches: Make, optimizer: str, frozen: tuple[str, ...]) -> None:
