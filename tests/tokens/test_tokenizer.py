@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from idiolect.errors import UserError
 from idiolect.testing import ByteTokenizer
 from idiolect.tokens import tokenizer as module
+from idiolect.tokens.patterns import KNOWN
 from idiolect.tokens.tokenizer import Tokenizer
 
 KINDS = ("word", "char", "byte", "bpe", "wordpiece", "unigram")
@@ -160,6 +161,41 @@ def test_a_batch_is_its_texts_and_long_texts_are_cut_without_a_trace(
     assert [row.tolist() for row in rows] == expected
     assert all(row.dtype == np.uint32 for row in rows)
     assert len(list(module.stretches(whole, "words"))) > 50  # it was cut
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [*((kind, None) for kind in KINDS), *(("bpe", pattern) for pattern in sorted(KNOWN))]
+)
+def test_any_text_is_cut_without_a_trace(
+    learnt: Learnt, kind: str, pattern: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = learnt(kind, pattern=pattern)
+    draw = random.Random(11)
+    parts = [
+        "a",
+        "the",
+        " the",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "\r\n",
+        "'s",
+        "12",
+        "/",
+        "...",
+        "é",
+        "e\u0301",
+        "漢",
+        "_",
+        "Bc",
+    ]
+    parts += ["\t", "\xa0", "\x1c", "\u2028", "don't", "😀"]
+    texts = ["".join(draw.choices(parts, k=draw.randint(3, 40))) for _ in range(500)]
+    whole = tokenizer.encode_batch(texts)
+    monkeypatch.setattr(module, "STRETCH", 2)
+    for one, cut in zip(whole, tokenizer.encode_batch(texts), strict=True):
+        assert one.tolist() == cut.tolist()
 
 
 @pytest.mark.parametrize("kind", KINDS)

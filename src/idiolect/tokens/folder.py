@@ -53,12 +53,15 @@ def read(folder: Path, trust: bool = False) -> tuple[describe.Spec, Roles, str |
 
     trust: accept patterns that are neither known nor provably fast.
     An end of text and a padding token of its own are added where a foreign tokenizer has none.
-    Raises UserError for a folder without a tokenizer and for everything that is not as it must be.
+    Raises UserError for a folder without a tokenizer, for files that differ from the folder's manifest (if it has one)
+    and for everything that is not as it must be.
     """
     folder = Path(folder)
     names = _json_or_pair(folder)
     if not names:
         raise _missing(folder)
+    if (folder / files.MANIFEST).is_file():
+        files.verify(folder, only=(*names, "special_tokens_map.json", "tokenizer_config.json"))
     path = folder / names[0]
     spec = _tokenizer_json(path) if len(names) == 1 else _gpt2(path, folder / names[1])
     config = _config(folder)
