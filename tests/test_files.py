@@ -280,6 +280,14 @@ def test_damage_is_named(tmp_path, what, message):
         files.verify(tmp_path / "model")
 
 
+def test_only_the_files_asked_for_are_checked(tmp_path):
+    make(tmp_path / "model")
+    damage(tmp_path / "model", "changed")
+    files.verify(tmp_path / "model", only=["b/c.txt", "not there"])
+    with pytest.raises(files.Damaged):
+        files.verify(tmp_path / "model", only=["a.txt"])
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"files": {}}', "[" * 100_000])
 def test_what_is_no_manifest_is_damage(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text)

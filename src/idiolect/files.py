@@ -16,7 +16,7 @@ import re
 import shutil
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -348,13 +348,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Checks every file of `folder` against its manifest and returns the manifest.
+def verify(folder: Path, only: Collection[str] | None = None) -> dict[str, Any]:
+    """Checks every file of `folder`, or those named in `only`, against its manifest and returns the manifest.
 
     Raises Damaged naming the first file that is missing, unreadable, of another size or of other content.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
+        if only is not None and name not in only:
+            continue
         path = folder / name
         try:
             problem = _problem(path, folder, entry)

@@ -16,7 +16,6 @@ from typing import Any
 
 from idiolect import files
 
-
 RECENT = 8
 
 
@@ -235,7 +234,7 @@ def undecided(operations: list[Operation]) -> list[int]:
 
 
 def tears(operation: Operation, i: int) -> list[tuple[int, bytes]]:
-    """How an unflushed write may look: nothing of it, cut in the middle, one byte short, zeros; appends keep the rest."""
+    """How an unflushed write may look: none of it, cut in the middle, a byte short, zeros; appends keep what was."""
     if operation.kind != "write":
         return []
     content, before = operation.arguments
