@@ -165,7 +165,7 @@ def _losses_and_norm(totals: list[Tensor], weights: list[nn.Parameter], scale: f
     if scale != 1:
         torch._foreach_mul_(gradients, 1 / scale)
     norm = torch.nn.utils.get_total_norm(gradients)
-    return torch.stack([value.to(norm.device, torch.float64) for value in (*totals, norm)]).tolist()
+    return torch.stack([value.to(norm.device, norm.dtype) for value in (*totals, norm)]).tolist()
 
 
 def _check_losses(step: int, sums: list[float]) -> None:
