@@ -20,8 +20,8 @@ class TokenizerSettings(Settings):
     size: int = Field(default=4096, ge=3, le=4_000_000)
     """Tokens in the vocabulary, special ones included; a limit for word and char, no effect on byte (always 258)."""
     pattern: str | None = None
-    """Regular expression that cuts text before pieces are learnt; for word, it matches the words and the rest is dropped.
-    In each alternative only the last part may repeat without bound. None: words and punctuation; not for char and byte."""
+    """Regular expression that cuts text before pieces are learnt; for word, it matches the words and the rest is
+    dropped. Only the last part of each alternative may repeat without bound. Not for char and byte."""
     lowercase: bool = False
     """Lower-case the text first; the tokenizer is then lossy and says so."""
     from_: Path | None = Field(default=None, alias="from")
