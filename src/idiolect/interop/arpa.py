@@ -29,8 +29,8 @@ from idiolect.models.ngram import NGram
 from idiolect.models.ngram_counts import Symbols, Trie
 from idiolect.models.ngram_smoothing import BackoffTable
 from idiolect.models.settings import NGramSettings
-from idiolect.tokens.tokenizer import END as END_OF_TEXT
-from idiolect.tokens.tokenizer import PAD
+from idiolect.tokens.roles import END as END_OF_TEXT
+from idiolect.tokens.roles import PAD
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 NEVER = -99.0

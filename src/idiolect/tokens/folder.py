@@ -14,8 +14,8 @@ from typing import Any, TypeVar, get_args
 from idiolect import files
 from idiolect.errors import UserError
 from idiolect.tokens import describe, patterns
+from idiolect.tokens.roles import END, PAD, Roles
 from idiolect.tokens.settings import Kind
-from idiolect.tokens.tokenizer import END, PAD, Roles
 
 LARGEST_FILE = 256 << 20
 """Bytes of the largest tokenizer file that is read."""

@@ -16,8 +16,9 @@ from tokenizers.trainers import BpeTrainer, WordLevelTrainer
 from idiolect.errors import UserError
 from idiolect.tokens import patterns, unigram
 from idiolect.tokens.describe import Spec, byte_characters, byte_level, control_token
+from idiolect.tokens.roles import END, PAD, UNKNOWN, Roles
 from idiolect.tokens.settings import TokenizerSettings
-from idiolect.tokens.tokenizer import END, PAD, UNKNOWN, Roles, Tokenizer, stretches
+from idiolect.tokens.tokenizer import Tokenizer, stretches
 
 CONTINUED = "##"
 """What a WordPiece that does not begin a word begins with."""

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import codecs
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from idiolect.tokens.tokenizer import Tokenizer
+
+class Decoder(Protocol):
+    """What a stream asks of a tokenizer."""
+
+    def bytes_of(self, id_: int) -> bytes | None:
+        """The bytes of text one id stands for; None when that depends on its neighbours."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids."""
+        ...
 
 
 class TextStream:
     """Turns ids into text as they come, only whole characters at a time; all of it together is `decode(ids)`."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Decoder) -> None:
         self._tokenizer = tokenizer
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._ids: list[int] = []  # since the last piece of text, that piece's own ids first

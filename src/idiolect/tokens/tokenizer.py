@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,10 @@ import tokenizers
 
 from idiolect import files
 from idiolect.errors import UserError
-from idiolect.tokens import describe
+from idiolect.tokens import describe, folder
+from idiolect.tokens.roles import Roles
 from idiolect.tokens.stream import TextStream
 
-END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unknown|>"
-"""Our control tokens: ids 0 and 1, and 2 for the kinds that can meet words they do not know."""
 STRETCH = 1 << 16
 """Characters after which a long text is cut for encoding, where that cannot change its tokens."""
 AT_ONCE = 1 << 21
@@ -35,16 +33,6 @@ def stretches(text: str, cut: str) -> Iterator[str]:
         yield text[start : found.start()]
         start = found.start()
     yield text[start:]
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which tokens steer a model, by their text."""
-
-    end: str = END
-    begin: str = END
-    pad: str = PAD
-    unknown: str | None = None
 
 
 class Tokenizer:
@@ -210,8 +198,11 @@ class Tokenizer:
         """A stream that turns ids into text as they come."""
         return TextStream(self)
 
-    def save(self, folder: Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json; `transformers` opens them. Raises UserError (exit 4)."""
+    def save(self, path: Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json to a folder; `transformers` opens them.
+
+        Raises UserError (exit 4) when the disk refuses.
+        """
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": self._roles.end,
@@ -222,13 +213,14 @@ class Tokenizer:
         }
         if self._roles.unknown is not None:
             config["unk_token"] = self._roles.unknown
-        files.write_text(folder / "tokenizer.json", json.dumps(self._spec, ensure_ascii=False, indent=1) + "\n")
-        files.write_json(folder / "tokenizer_config.json", config)
+        files.write_text(path / "tokenizer.json", json.dumps(self._spec, ensure_ascii=False, indent=1) + "\n")
+        files.write_json(path / "tokenizer_config.json", config)
 
     @staticmethod
-    def load(folder: Path, trust: bool = False) -> Tokenizer:
-        """The tokenizer in a folder, ours or another's; see `tokens.folder.read`."""
-        from idiolect.tokens import folder as on_disk
+    def load(path: Path, trust: bool = False) -> Tokenizer:
+        """The tokenizer in a folder, ours or another's, checked; trust accepts patterns that may take very long.
 
-        spec, roles, kind, loses = on_disk.read(folder, trust=trust)
-        return on_disk.guarded(folder, lambda: Tokenizer(spec, roles, kind, loses))
+        Raises UserError for what `tokens.folder.read` refuses.
+        """
+        spec, roles, kind, loses = folder.read(path, trust=trust)
+        return folder.guarded(path, lambda: Tokenizer(spec, roles, kind, loses))
