@@ -6,7 +6,6 @@ P vectors a layer remembers (1; LSTM 2: hidden, cell).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -120,6 +119,8 @@ class Recurrent(nn.Module):
     """Embedding, recurrent layers, head: y_t = softmax(W_yh h_t + b_y); h_0 = 0."""
 
     normalised = True
+    compiles = False
+    """torch.compile would unroll the fused kernels into a graph as long as the window."""
 
     def __init__(self, settings: RecurrentSettings, vocabulary: int) -> None:
         super().__init__()
@@ -139,14 +140,20 @@ class Recurrent(nn.Module):
             self.head.weight = self.embedding.weight
 
     def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
-        """Fills the parameter `name` in place: uniform within ±1/√D, biases 0, the LSTM's forget bias as `forget`."""
-        if name.endswith("bias"):
+        """Fills the parameter `name` in place.
+
+        Embedding normal with deviation 1, or 0.2 when it is the output matrix too (so that the first loss is about
+        ln V); other matrices uniform within ±1/√D; biases 0, but those of the LSTM's forget gates as the settings say.
+        """
+        if name == "embedding.weight":
+            weights.normal_(0.0, 0.2 if self.settings.tied else 1.0, generator=generator)
+        elif name.endswith("bias"):
             weights.zero_()
             if self.settings.kind == "lstm" and name.startswith("layers"):
                 D = self.settings.width
-                weights[D : 2 * D] = forget(D, self.settings.context)
+                weights[D : 2 * D] = self.settings.forget_bias
         else:
-            bound = 1 / math.sqrt(self.settings.width)
+            bound = self.settings.width**-0.5
             weights.uniform_(-bound, bound, generator=generator)
 
     def body(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
@@ -202,13 +209,3 @@ class Recurrent(nn.Module):
     def score(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """log p(ids[b, t] | ids[b, :t]) in nats, [B, T]; column 0 and padding are 0."""
         return score(self, ids, lengths)
-
-
-def forget(D: int, context: int) -> Tensor:
-    """Initial forget biases [D] of an LSTM: unit j holds its cell for about τ_j positions, b_j = log τ_j.
-
-    τ runs evenly from 1 to the context, so that some units can remember from one end of a window to the other before
-    anything is learnt. Tallec and Ollivier 2018 (arXiv 1804.11188, section 3) draw τ uniformly and set the input
-    biases to -b; here τ is spread without a draw and the input biases stay 0.
-    """
-    return torch.log(1 + (context - 1) * (torch.arange(D) + 0.5) / D).clamp(min=1.0)

@@ -46,6 +46,8 @@ class RecurrentSettings(Settings):
     """Use the embedding matrix as the output matrix."""
     nonlinearity: Literal["tanh", "logistic"] = "tanh"
     """Of the Elman network only; logistic is the sigma of the textbook equations."""
+    forget_bias: float = 1.0
+    """Initial bias b of the LSTM's forget gates: at first a cell holds what it has for about e^b tokens."""
 
 
 class DecoderSettings(Settings):
