@@ -222,7 +222,7 @@ def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
         make(tmp_path / "file")
     (home / "thesis.tex").unlink()
     (home / "manifest.json").write_text("{}")
-    with pytest.raises(UserError, match="not known to be written"):
+    with pytest.raises(files.Damaged, match=r"manifest\.json was changed or damaged"):
         make(home)
 
 

@@ -84,6 +84,15 @@ def writing(target: Path) -> Iterator[None]:
         raise UserError(what, "check the folder's permissions and the disk", Exit.CANNOT_WRITE) from error
 
 
+@contextlib.contextmanager
+def reading(target: Path) -> Iterator[None]:
+    """Turns the operating system's refusal to read `target` into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {target}: {error.strerror}", "check its permissions and the disk") from error
+
+
 def sync_folder(folder: Path) -> None:
     """Flushes a folder's entries, so that a rename in it survives a power cut."""
     _sync(folder)
@@ -164,14 +173,13 @@ def to_json(value: Any) -> str:
 
 def read_json(path: Path) -> Any:
     """The JSON value in `path`. Raises UserError when the file is missing or not JSON."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist", "check the path")
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", "check the path") from None
+        with reading(path):
+            return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}", "restore the file from where it came") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from None
 
 
 def sha256(path: Path) -> str:
@@ -211,7 +219,8 @@ def new_folder(target: Path, **about: Any) -> Iterator[Path]:
     `target` is something that this module did not write.
     """
     target = target.resolve() if target.is_symlink() else target
-    refuse_foreign(target)
+    with writing(target):
+        refuse_foreign(target)
     temporary = target.with_name(f"{TEMPORARY}{target.name}-{uuid.uuid4().hex}")
     with writing(target):
         try:
@@ -235,7 +244,7 @@ def refuse_foreign(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder", "choose another name")
     foreign = {path.name for path in folder.iterdir()}
-    with contextlib.suppress(Damaged):
+    if MANIFEST in foreign:
         foreign -= {MANIFEST, *(name.split("/")[0] for name in read_manifest(folder)["files"])}
     if foreign:
         raise UserError(
@@ -298,7 +307,11 @@ def remove_folder(folder: Path) -> None:
     with writing(folder):
         aside = folder.with_name(f"{TEMPORARY}{folder.name}-{uuid.uuid4().hex}")
         os.rename(folder, aside)
-        sync_folder(folder.parent)
+        try:
+            sync_folder(folder.parent)
+        except OSError:  # a power cut could bring the name back, so nothing below it may go
+            os.rename(aside, folder)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -75,7 +75,7 @@ class Run:
         run = cls(folder)
         with files.writing(folder):
             files.make_folder(folder)
-        run._refuse_used()
+            run._refuse_used()
         run._fresh = True
         return run
 
@@ -126,17 +126,18 @@ class Run:
                     raise self._in_use(self._claim())
                 self._handle = handle
                 self._renew(force=True)
-            if self._fresh:
-                self._refuse_used()  # another process may have come and gone since `create` looked
+                if self._fresh:
+                    self._refuse_used()  # another process may have come and gone since `create` looked
                 self._fresh = False
             yield self
         finally:
-            if self.locked:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(handle, 0)
-            self._handle = None
+            locked, self._handle = self.locked, None
             _open_locks.discard(handle)
-            os.close(handle)
+            with contextlib.suppress(OSError):  # the claim is but a note, and a failing close closes all the same
+                if locked:
+                    os.ftruncate(handle, 0)
+            with contextlib.suppress(OSError):
+                os.close(handle)
 
     def _renew(self, force: bool = False) -> None:
         """Writes who owns the lock and that it is alive, in one piece of one length, so that readers see all of it."""
@@ -199,10 +200,8 @@ class Run:
 
         Raises UserError naming the line when there is a bad one with a good one after it.
         """
-        try:
-            lines = self.metrics.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
+        with files.reading(self.metrics):
+            lines = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else []
         out: list[dict[str, Any]] = []
         bad = None
         for number, line in enumerate(lines, start=1):
@@ -232,7 +231,8 @@ class Run:
 
     def steps(self) -> list[int]:
         """The steps of the checkpoints, ascending: by their number, whatever the clock said."""
-        names = [path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*")]
+        with files.reading(self.checkpoints):
+            names = [path.name.removeprefix("step-") for path in self.checkpoints.glob("step-*")]
         return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
     def checkpoint(self, step: int) -> Path:

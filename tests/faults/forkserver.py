@@ -11,7 +11,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,19 +32,24 @@ class Ended:
 class ForkServer:
     """Runs `function(*arguments)` of a file, each time in a fresh fork."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, prefix: Sequence[str] = ()) -> None:
         self.log = log
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*prefix, sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, file, function, *arguments, kill_after=None, environment=None) -> Ended:
-        """Runs to the end, or SIGKILLs after so many seconds, or as soon as the child hangs (IDIOLECT_FAULT=hang@…)."""
+    def run(self, file, function, *arguments, kill_after=None, environment=None, trace=None) -> Ended:
+        """Runs to the end, or SIGKILLs after so many seconds.
+
+        A child that stops itself (IDIOLECT_FAULT=hang@…) is killed then, too; or without kill_after at once; or goes
+        on under the tracer `trace`.
+        """
         request = {
             "file": str(file),
             "function": function,
             "arguments": [str(argument) for argument in arguments],
             "kill_after": kill_after,
+            "trace": trace,
             "environment": environment or {},
             "log": str(self.log),
         }
@@ -71,24 +78,31 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             child(request, getattr(modules[request["file"]], request["function"]))
-        print(json.dumps(watch(pid, request["kill_after"])), flush=True)
+        print(json.dumps(watch(pid, request["kill_after"], request["trace"])), flush=True)
 
 
-def watch(pid, kill_after):
+def watch(pid, kill_after, trace):
     """Waits for the child; nothing else reaps it, so its number is never another process's when it is killed."""
-    hung = False
+    hung, tracer, deadline = False, None, kill_after and time.monotonic() + kill_after
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
         if ended and not os.WIFSTOPPED(status):
+            if tracer:
+                tracer.communicate()
             return {"code": os.waitstatus_to_exitcode(status), "hung": hung}
         if ended:
             hung = True
-            os.kill(pid, signal.SIGKILL)
-        elif kill_after is None:
+            if trace:
+                tracer = subprocess.Popen([*trace, "-p", str(pid)], stderr=subprocess.PIPE, text=True)
+                assert "attached" in tracer.stderr.readline()
+                os.kill(pid, signal.SIGCONT)
+            elif deadline is None:
+                os.kill(pid, signal.SIGKILL)
+        elif deadline is None:
             signal.sigwait([signal.SIGCHLD])
-        elif signal.sigtimedwait([signal.SIGCHLD], kill_after) is None:
+        elif signal.sigtimedwait([signal.SIGCHLD], max(0, deadline - time.monotonic())) is None:
             os.kill(pid, signal.SIGKILL)
-            kill_after = None
+            deadline = None
 
 
 def child(request, function):

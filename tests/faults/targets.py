@@ -1,6 +1,9 @@
 """What the fault tests run: functions of a run folder that begin a run or go on with it, like `train` and `resume`."""
 
 import contextlib
+import os
+import resource
+import shutil
 from pathlib import Path
 
 import torch
@@ -95,3 +98,32 @@ def with_torchs_own_draws(folder):
     seeds.scope = lambda *purpose: contextlib.nullcontext()
     torch.manual_seed(0)
     tiny(folder)
+
+
+def tiny_with_limit(folder, size):
+    """No file may grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+    tiny(folder)
+
+
+def fill(ballast):
+    """Leaves no room on the disk."""
+    with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+
+def empty(ballast):
+    os.truncate(ballast, 0)
+
+
+def assert_whole(folder, step):
+    run = Run.open(Path(folder))
+    assert int(step) in run.steps(), run.steps()
+    for step in run.steps():
+        files.verify(run.checkpoint(step))
+    assert not list(run.checkpoints.glob(".*"))
+
+
+def copy_out(folder, place):
+    shutil.copytree(folder, place)

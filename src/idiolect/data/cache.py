@@ -39,4 +39,5 @@ def only_writer(folder: Path) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)
+        with contextlib.suppress(OSError):  # nothing was written to it, and a failing close closes all the same
+            os.close(handle)
