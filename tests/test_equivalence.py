@@ -143,6 +143,19 @@ def test_score_equals_step(model, ids):
     close(model.score(ids)[0], scores[0])
 
 
+@pytest.mark.parametrize("model", SETTINGS, indirect=True)
+def test_padding_may_hold_any_id(model, ids):
+    """Also one past the vocabulary: a tokenizer may have been given a padding token that the model never saw."""
+    lengths = torch.tensor([17, 1, 11, 5, 2])
+    padded = torch.where(torch.arange(T) < lengths[:, None], ids, V)
+    logits, state = model.step(padded, model.init_state(B, T + 1), lengths)
+    expected, plain = model.step(ids, model.init_state(B, T + 1), lengths)
+    for b in range(B):
+        close(logits[b, : lengths[b]], expected[b, : lengths[b]])
+    close(model.step(ids[:, :1], state)[0], model.step(ids[:, :1], plain)[0])
+    close(model.score(padded, lengths), model.score(ids, lengths))
+
+
 def test_select_forks_without_sharing(model, ids):
     lengths = torch.tensor([7, 1, 6, 5, 2])
     _, state = model.step(ids[:, :7], model.init_state(B, T), lengths)

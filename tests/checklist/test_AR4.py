@@ -66,6 +66,7 @@ GRAPHS = {
 """edge[t, s]: node t reads node s."""
 
 
+@torch.no_grad()
 def messages(attention, x, edges, order):
     """Attention as message passing: each node, in the given order, gathers from the nodes its edges come from."""
     H, d = 4, attention.d

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -24,7 +25,8 @@ from idiolect.interop.folder import load, save
 from idiolect.models.build import build
 from idiolect.models.ngram import NGram
 from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
-from idiolect.testing import ByteTokenizer
+from idiolect.tokens.learn import train
+from idiolect.tokens.settings import TokenizerSettings
 
 V, T = 43, 13
 
@@ -349,15 +351,29 @@ def test_a_failed_save_leaves_the_old_folder(folder):
     assert files.verify(folder)["files"] == before
 
 
-def test_the_special_ids_are_told_to_generation(tmp_path):
-    class Saved(ByteTokenizer):
-        begin_id = 5
+TEXT = "the cat sat on the mat\nthe dog sat on the log\n" * 7
 
-        def save(self, folder):
-            (folder / "extra.json").write_text("{}")
 
-    save(tmp_path / "model", build(SHAPES["gpt2"], 258), Saved(), {})
+def test_tokenizer_and_special_ids_travel_along(tmp_path):
+    tokenizer = train([TEXT], TokenizerSettings(kind="bpe", size=270))
+    model = build(SHAPES["llama"], tokenizer.size)
+    save(tmp_path / "model", model, tokenizer, {})
+    expected = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
     for name in ("config.json", "generation_config.json"):
         written = json.loads((tmp_path / "model" / name).read_text())
-        assert [written[f"{kind}_token_id"] for kind in ("bos", "eos", "pad")] == [5, 0, 1]
-    assert "extra.json" in files.verify(tmp_path / "model")["files"]
+        assert {key: written[key] for key in expected} == expected
+    back = load(tmp_path / "model").tokenizer
+    assert back.fingerprint == tokenizer.fingerprint
+    ids = tokenizer.encode("the cat sat")
+    assert back.encode("the cat sat") == ids
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert theirs.encode("the cat sat", add_special_tokens=False) == ids
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "model").generation_config
+    assert written.eos_token_id == tokenizer.end_id and written.pad_token_id == tokenizer.pad_id
+
+
+def test_a_tokenizer_of_another_model_is_refused_but_for_padding(tmp_path):
+    tokenizer = train([TEXT], TokenizerSettings(kind="bpe", size=270))
+    save(tmp_path / "model", build(SHAPES["llama"], tokenizer.size - 2), tokenizer, {})
+    with pytest.raises(UserError, match=f"the tokenizer has {tokenizer.size} ids, the model only {tokenizer.size - 2}"):
+        load(tmp_path / "model")

@@ -130,12 +130,22 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
         model: Model = _load_ngram(folder, config, settings, vocabulary, header)
     else:
         model = _load_network(folder, model_type, settings, vocabulary, header, torch.device(device), dtype)
-    tokenizer = Tokenizer.load(folder) if any((folder / name).is_file() for name in TOKENIZERS) else None
-    if tokenizer is not None and tokenizer.size > vocabulary:
-        what = f"{folder}: the tokenizer has {tokenizer.size} ids, the model only {vocabulary}"
-        raise UserError(what, "load the model with the tokenizer it was trained with")
+    tokenizer = _tokenizer(folder, vocabulary)
     lineage = _object(folder, LINEAGE) if (folder / LINEAGE).exists() else {}
     return Loaded(model, tokenizer, lineage, settings)
+
+
+def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer | None:
+    """The folder's tokenizer, if it has one. Raises UserError when it makes ids that the model does not know."""
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return None
+    tokenizer = Tokenizer.load(folder)
+    # GPT-2 and others have no padding token; the one that was added lies past the end, and models skip padding
+    made = tokenizer.size - (tokenizer.pad_id == tokenizer.size - 1)
+    if made > vocabulary:
+        what = f"{folder}: the tokenizer has {made} ids, the model only {vocabulary}"
+        raise UserError(what, "load the model with the tokenizer it was trained with")
+    return tokenizer
 
 
 def _inside(folder: Path, name: str) -> Path:

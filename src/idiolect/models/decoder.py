@@ -67,13 +67,12 @@ class KeyValues:
 
     def grow(self, T: int, lengths: Tensor | None) -> None:
         """Counts T more positions as used. Raises ValueError when a row's real tokens do not fit."""
-        if self.used + T <= self.capacity:
-            self.used += T
-            return
-        # only padding may reach past the end: ask the rows themselves (this waits for the device)
-        self.used = int((self.lengths + (T if lengths is None else lengths)).max())
-        if self.used > self.capacity:
-            raise ValueError(f"{self.used} tokens do not fit into a state of {self.capacity}")
+        used = self.used + T
+        if used > self.capacity:  # perhaps only padding reaches past the end: ask the rows (this waits for the device)
+            used = int((self.lengths + (T if lengths is None else lengths)).max())
+        if used > self.capacity:
+            raise ValueError(f"{used} tokens do not fit into a state of {self.capacity}")
+        self.used = used
 
 
 class Decoder(nn.Module):
@@ -180,6 +179,7 @@ class Decoder(nn.Module):
         B, T = ids.shape
         window, first = self.settings.window, state.used == 0
         lengths = None if lengths is None else lengths.to(ids.device)
+        ids = layers.blank(ids, lengths)
         state.grow(T, lengths)
         positions = state.lengths[:, None] + torch.arange(T, device=ids.device)  # [B, T]
         slots = positions.clamp(max=state.capacity)

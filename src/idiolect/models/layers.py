@@ -51,6 +51,13 @@ def positions_within(segments: Tensor) -> Tensor:
     return index - torch.where(starts, index, 0).cummax(dim=1).values
 
 
+def blank(ids: Tensor, lengths: Tensor | None) -> Tensor:
+    """ids [B, T] with 0 at and past lengths [B]: a padding id that the model has no row for must do no harm."""
+    if lengths is None:
+        return ids
+    return ids.masked_fill(torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None], 0)
+
+
 def reach(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
     """Which keys a causal query may read: positions [..., T] and [S] → bool [..., T, S].
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from idiolect.models.contract import last_positions
-from idiolect.models.layers import positions_within
+from idiolect.models.layers import blank, positions_within
 from idiolect.models.score import score
 from idiolect.models.settings import RecurrentSettings
 
@@ -196,14 +196,15 @@ class Recurrent(nn.Module):
         self, ids: Tensor, state: RecurrentState, lengths: Tensor | None = None, last: bool = False
     ) -> tuple[Tensor, RecurrentState]:
         """ids [B, T] → (logits [B, T, V], or [B, 1, V] at each row's last real id if `last`; the state, advanced)."""
-        x, trails = self.embedding(ids), []
+        lengths = None if lengths is None else lengths.to(ids.device)
+        x, trails = self.embedding(blank(ids, lengths)), []
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             x, trail = layer.trace(x, state.vectors[:, i])
             x = self.dropout(x)
             trails.append(trail)
         state.begin, state.trail = state.lengths, torch.stack(trails, dim=2)
-        state.truncate(state.lengths + (ids.shape[1] if lengths is None else lengths.to(ids.device)))
+        state.truncate(state.lengths + (ids.shape[1] if lengths is None else lengths))
         return self.head(last_positions(x, lengths) if last else x), state
 
     def score(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -36,7 +36,7 @@ def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None) -> Ten
     scored = real[:, 1:]
     if not scored.any():
         return out
-    hidden = model.body(ids[:, :-1])[scored]  # [N, D]
+    hidden = model.body(ids.masked_fill(~real, 0)[:, :-1])[scored]  # [N, D]
     targets = ids[:, 1:][scored]  # [N]
     rows = max(1, CHUNK // model.head.weight.shape[0])
     parts = [
