@@ -207,6 +207,19 @@ def test_put_then_truncate(model, ids):
         close(logits[b], alone[0, len(begin) :])
 
 
+def test_put_into_a_fresh_state_then_truncate(model, ids):
+    state = model.init_state(3, T)
+    _, other = model.step(ids[:1, :4], model.init_state(1, T))
+    _, other = model.step(ids[:1, 4:9], other)
+    state.put(torch.tensor([1]), other)
+    assert state.lengths.tolist() == [0, 9, 0]
+    state.truncate(torch.tensor([0, 6, 0]))
+    logits, _ = model.step(ids[:3, :3], state)
+    for b, begin in enumerate((ids[0, :0], ids[0, :6], ids[0, :0])):
+        alone, _ = model.step(torch.cat((begin, ids[b, :3]))[None], model.init_state(1, T))
+        close(logits[b], alone[0, len(begin) :])
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_segments_equal_documents_apart(name, ids):
     model = build(SETTINGS[name], V, seed=3).eval()

@@ -112,6 +112,15 @@ def test_any_length_may_be_read():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_runs_and_is_near(kind):
+    model, ids = build(RecurrentSettings(kind=kind, width=D), V), sequence()
+    expected = model.score(ids)
+    assert torch.allclose(model.bfloat16().score(ids), expected, atol=0.05)
+    logits, _ = model.step(ids, model.init_state(B, T))
+    assert logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_step_compiles_whole(kind):
     torch._dynamo.reset()
     model = build(RecurrentSettings(kind=kind, layers=2, width=D), V).eval()

@@ -43,8 +43,8 @@ class Layer(nn.Module):
 
     def run(self, x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], vectors [P, B, D] before it → outputs [B, T, D], vectors [P, B, D] after it."""
-        bias = self.bias if self.hidden_bias is None else self.hidden_bias
-        weights = [self.input, self.hidden, self.bias, bias if self.kind == "gru" else torch.zeros_like(self.bias)]
+        second = torch.zeros_like(self.bias) if self.hidden_bias is None else self.hidden_bias
+        weights = [self.input, self.hidden, self.bias, second]
         options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)  # biases, layers, dropout, train, …, batch first
         if self.kind == "lstm":
             outputs, hidden, cell = torch.lstm(
@@ -189,7 +189,7 @@ class Recurrent(nn.Module):
         weight = self.embedding.weight
         vectors = weight.new_zeros(batch, len(self.layers), self.vectors, self.settings.width)
         zero = torch.zeros(batch, dtype=torch.int64, device=weight.device)
-        return RecurrentState(zero, zero, vectors, vectors[:, None])
+        return RecurrentState(zero, zero.clone(), vectors, vectors[:, None].clone())
 
     @torch.no_grad()
     def step(
