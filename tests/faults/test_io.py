@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -210,18 +211,19 @@ def test_of_two_runs_in_one_folder_the_second_is_refused_and_a_third_goes_on(ser
     assert first.run(TARGETS, "tiny", tmp_path / "warm").code == 0
     ended = []
     thread = threading.Thread(
-        target=lambda: ended.append(first.run(TARGETS, "tiny", folder, kill_after=5, environment=stopped))
+        target=lambda: ended.append(first.run(TARGETS, "tiny", folder, kill_after=100, environment=stopped))
     )
     thread.start()
-    while not (folder / "checkpoints" / "step-6").exists():
+    while thread.is_alive() and not (folder / "checkpoints" / "step-6").exists():
         time.sleep(0.01)
     pid = json.loads((folder / "lock").read_bytes())["pid"]
     began = time.monotonic()
     second = server.run(TARGETS, "tiny", folder)
     assert second.code == Exit.IN_USE and time.monotonic() - began < 1, second
     assert f"in use by process {pid} on host {socket.gethostname()}" in second.output
-    thread.join()
-    assert ended[0].code == KILLED and ended[0].hung
+    os.kill(pid, signal.SIGKILL)  # it is stopped, and nobody but its server reaps it
     assert server.run(TARGETS, "tiny", folder).code == 0
     assert targets.result(folder) == expected
+    thread.join()
+    assert ended[0].code == KILLED and ended[0].hung
     first.close()
