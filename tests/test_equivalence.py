@@ -220,6 +220,20 @@ def test_put_into_a_fresh_state_then_truncate(model, ids):
         close(logits[b], alone[0, len(begin) :])
 
 
+@pytest.mark.parametrize("model", SETTINGS, indirect=True)
+@pytest.mark.filterwarnings("error")
+def test_autocast_is_near_and_trains(model, ids):
+    segments = torch.tensor([[0] * 5 + [1] * 12] * B)
+    expected = model.body(ids, segments)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.body(ids, segments)
+        logits, state = model.step(ids[:, :9], model.init_state(B, T))
+        model.step(ids[:, 9:], state)
+    torch.testing.assert_close(hidden.float(), expected, rtol=0, atol=0.1 * float(expected.detach().abs().max()))
+    hidden.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for n, p in model.named_parameters() if "head" not in n)
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_segments_equal_documents_apart(name, ids):
     model = build(SETTINGS[name], V, seed=3).eval()

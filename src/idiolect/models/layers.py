@@ -17,9 +17,17 @@ Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes a call's keys and values [B, K, T, d]; returns those to attend to, [B, K, S, d]."""
 
 
+class RmsNorm(nn.RMSNorm):
+    """x / √(mean(x²) + ε) times a weight, in the type of x; autocast hands it bf16 where the weight is fp32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] → [..., D]."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def norm(width: int, settings: DecoderSettings) -> nn.Module:
     """The norm of the settings: RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
-    kind = nn.RMSNorm if settings.norm == "rms" else nn.LayerNorm
+    kind = RmsNorm if settings.norm == "rms" else nn.LayerNorm
     return kind(width, eps=settings.norm_epsilon)
 
 
@@ -83,8 +91,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(D, K * d, bias=bias)
         self.value = nn.Linear(D, K * d, bias=bias)
         self.out = nn.Linear(H * d, D, bias=settings.attention_bias == "all")
-        self.query_norm = nn.RMSNorm(d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
-        self.key_norm = nn.RMSNorm(d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
+        self.query_norm = RmsNorm(d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
+        self.key_norm = RmsNorm(d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
         self.grouped = H != K
         self.dropout = settings.dropout
 

@@ -43,6 +43,14 @@ class Layer(nn.Module):
 
     def run(self, x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, D], vectors [P, B, D] before it → outputs [B, T, D], vectors [P, B, D] after it."""
+        if x.device.type != "cpu":
+            return self.kernel(x, vectors)
+        # under autocast torch's CPU kernel of the LSTM fails, and in bf16 it is ten times slower than in fp32
+        with torch.autocast("cpu", enabled=False):
+            return self.kernel(x.to(self.input.dtype), vectors)
+
+    def kernel(self, x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """As `run`, by torch's fused kernels, in the type of the weights."""
         second = torch.zeros_like(self.bias) if self.hidden_bias is None else self.hidden_bias
         weights = [self.input, self.hidden, self.bias, second]
         options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)  # biases, layers, dropout, train, …, batch first
