@@ -249,6 +249,7 @@ def test_truncating_keeps_the_lines_up_to_the_step(run):
     for step in (0, 10, 20, 30):
         run.append_metrics({"step": step})
     run.append_metrics({"note": "no step"})
+    run.append_metrics({"step": 20, "final.loss": 1.5})
     run.truncate_metrics(20)
     assert run.read_metrics() == [{"step": 0}, {"step": 10}, {"step": 20}, {"note": "no step"}]
 

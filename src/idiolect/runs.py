@@ -215,8 +215,12 @@ class Run:
         return out
 
     def truncate_metrics(self, step: int) -> None:
-        """Keeps the lines up to and including `step` (and those without one), as a resumed run writes the rest anew."""
-        kept = [values for values in self.read_metrics() if values.get("step", 0) <= step]
+        """Keeps the lines up to and including `step` (and those without one), as a resumed run writes the rest anew.
+
+        Figures named `final.…` belong to a run's end, which a run that goes on has before it.
+        """
+        lines = self.read_metrics()
+        kept = [v for v in lines if v.get("step", 0) <= step and not any(key.startswith("final.") for key in v)]
         text = "".join(json.dumps(values, ensure_ascii=False) + "\n" for values in kept)
         files.write_text(self.metrics, text)
 

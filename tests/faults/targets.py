@@ -1,6 +1,8 @@
 """What the fault tests run: functions of a run folder that begin a run or go on with it, like `train` and `resume`."""
 
 import contextlib
+import itertools
+import json
 import os
 import resource
 import shutil
@@ -127,3 +129,71 @@ def assert_whole(folder, step):
 
 def copy_out(folder, place):
     shutil.copytree(folder, place)
+
+
+# Whole recipes: text, tokenizer, shards, the fit, the model folder
+
+
+SMALL = [
+    "tokenizer.size=300",
+    "model.width=16",
+    "model.layers=2",
+    "model.context=32",
+    "model.dropout=0.2",
+    "train.steps=12",
+    "train.batch_tokens=256",
+    "train.micro_batches=2",
+    "train.precision=fp32",
+    "train.compile=no",
+    "train.threads=1",
+    "checkpoint.every=4",
+    "validation.every=4",
+    "validation.tokens=500",
+    "sample.every=6",
+    "sample.tokens=5",
+    "track.log_every=1",
+]
+
+
+def train(folder, kind):
+    """`train` where there is no run yet, `resume` where there is one; the cache of shards is the run's own."""
+    from idiolect import api
+    from idiolect.recipes import library
+
+    folder = Path(folder)
+    text = folder.parent / "text.jsonl"
+    if not text.exists():
+        lines = [json.dumps({"text": text[:500]}) for text in itertools.islice(library.documents(), 40)]
+        files.write_text(text, "\n".join(lines))
+    os.environ["IDIOLECT_CACHE"] = f"{folder}-cache"
+    if (folder / "recipe.toml").exists():
+        api.resume(folder)
+        return
+    settings = [key for key in SMALL if kind != "ngram" or not key.startswith("model.")]
+    api.train("gpt", [f"data.train={text}", f"model.kind={kind}", *settings], folder)
+
+
+def lstm(folder):
+    train(folder, "lstm")
+
+
+def decoder(folder):
+    train(folder, "decoder")
+
+
+def ngram(folder):
+    train(folder, "ngram")
+
+
+def trained(folder):
+    """All of a finished recipe that must be the same bit for bit; clocks and paths are not."""
+    run = Run.open(Path(folder))
+    files.verify(run.model)
+    out = {name: (run.model / name).read_bytes() for name in ("model.safetensors", "tokenizer.json", "config.json")}
+    for step in run.steps():
+        files.verify(run.checkpoint(step))
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            out[f"{step}/{name}"] = (run.checkpoint(step) / name).read_bytes()
+    told = ("step", "loss", "norm", "sample", "validation.loss", "final.loss", "final.bits_per_byte")
+    out["metrics"] = [{key: line[key] for key in told if key in line} for line in run.read_metrics()]
+    return out
