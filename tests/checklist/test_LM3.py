@@ -1,10 +1,16 @@
 """LM3: an unconstrained softmax fitted by gradient converges to the count table; count_w / p_w is one constant."""
 
 import importlib
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+
+from idiolect.models.build import build
+from idiolect.models.settings import NGramSettings
 
 LESSONS = Path(__file__).parents[2] / "examples" / "lessons"
 COWS_EAT = {"corn": 4, "grass": 3, "hay": 2, "if": 1, "which": 1}
@@ -33,6 +39,24 @@ def test_LM3_count_over_probability_is_the_multiplier_eleven(lesson):
     ratios = [n / float(fitted[words.index(word)]) for word, n in COWS_EAT.items()]
     assert ratios == pytest.approx([11.0] * 5, rel=2e-3)
     assert max(ratios) - min(ratios) < 0.02
+
+
+def test_LM3_the_gradient_finds_what_the_ngram_family_counts(lesson):
+    """The same lines as ids through the n-gram family without smoothing: its table is what the gradient found."""
+    counts, contexts, words = lesson.as_matrix(lesson.count(lesson.LINES))
+    fitted = lesson.fit(counts)
+    lines = [re.findall(r"[\w-]+", line.lower()) for line in lesson.LINES]
+    ids = {word: i + 2 for i, word in enumerate(sorted({word for line in lines for word in line}))}
+    flat = np.array([ids[word] for line in lines for word in line])
+    offsets = np.cumsum([0, *map(len, lines)])
+    model = build(NGramSettings(order=3, smoothing="mle"), len(ids) + 2)
+    model.fit(SimpleNamespace(ids=flat, offsets=offsets))
+    for row, (u, v) in enumerate(contexts):
+        logits, _ = model.step(torch.tensor([[ids[u], ids[v]]]), model.init_state(1, 2), last=True)
+        counted = logits[0, 0].exp()
+        ended = float(counted[0])  # the family counts the end of a line as a word too; the lesson does not
+        counted = counted[[ids[word] for word in words]] / (1 - ended)
+        torch.testing.assert_close(counted, fitted[row], atol=1e-3, rtol=0)
 
 
 def test_LM3_no_other_distribution_is_more_likely(lesson):

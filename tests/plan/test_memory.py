@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -162,6 +165,18 @@ def test_counting_n_grams_grows_with_the_text():
     assert training_memory(NGramSettings(), TrainSettings(), 4096, tokens=10**7).total > 5 * small
     with pytest.raises(UserError, match=r"model\.order="):
         check_fits(NGramSettings(), TrainSettings(), 4096, 10**9, tokens=10**7)
+
+
+def test_counting_takes_no_more_than_estimated():
+    """Kneser-Ney over random tokens, the worst case: nearly every sequence is new."""
+    ids = np.random.default_rng(0).integers(2, 4096, 100_000)
+    settings = NGramSettings(order=5)
+    tracemalloc.start()
+    build(settings, 4096).fit(SimpleNamespace(ids=ids, offsets=np.array([0, len(ids)])))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    estimate = training_memory(settings, TrainSettings(), 4096, tokens=len(ids)).total
+    assert 0.4 * estimate < peak < estimate
 
 
 @pytest.mark.slow

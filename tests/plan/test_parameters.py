@@ -1,7 +1,9 @@
 """The formula of parameters equals what a built model holds, over every setting that changes it."""
 
 import itertools
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from idiolect.models.build import build
@@ -58,4 +60,14 @@ def test_an_n_gram_is_bounded_by_vocabulary_and_text():
     assert count(settings, 5).parts == {"1-grams": 5, "2-grams": 25, "3-grams": 125}
     bounded = count(settings, 5, tokens=31)
     assert bounded.parts == {"1-grams": 5, "2-grams": 25, "3-grams": 31} and bounded.bound
-    assert count(NGramSettings(smoothing="infinite"), 5, tokens=31).total == 62
+    infinite = count(NGramSettings(smoothing="infinite", order=2), 5, tokens=31).parts
+    assert infinite == {"1-grams": 5, "2-grams": 25, "text": 31, "suffixes": 31}
+
+
+def test_the_bound_holds_for_what_is_really_counted():
+    ids = np.random.default_rng(0).integers(2, 13, 997)
+    settings = NGramSettings(order=4)
+    model = build(settings, 13).fit(SimpleNamespace(ids=ids, offsets=np.array([0, 101, 997])))
+    held = {f"{k}-grams": len(model.tensors()[f"keys.{k}"]) for k in range(2, 5)}
+    bound = count(settings, 13, tokens=997 + 2).parts  # each document ends with one token more
+    assert all(bound[name] * 0.5 < n <= bound[name] for name, n in held.items())

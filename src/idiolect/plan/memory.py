@@ -30,8 +30,8 @@ FRAGMENTS_ELSEWHERE = 0.1
 """The same on an accelerator, whose allocator is torch's own."""
 SHORTEST = 32
 """The shortest context that is offered in place of one that does not fit."""
-COUNTING = 50
-"""Bytes a token of text while n-grams are counted."""
+COUNTING, COUNTING_ROOM = 50, 32 << 20
+"""Bytes a token of text while n-grams are counted, and besides."""
 STORED = 24
 """Bytes of a distinct sequence kept, with its probability and its backoff weight."""
 RECURRENT = {"rnn": 2, "gru": 8, "lstm": 18}
@@ -70,7 +70,7 @@ def training_memory(
     """
     if isinstance(model, NGramSettings):
         kept = count(model, vocabulary, tokens).total * STORED
-        return Memory(_without_zeros(weights=kept, counting=tokens * COUNTING, framework=FRAMEWORK["cpu"]))
+        return Memory({"weights": kept, "counting": COUNTING_ROOM + tokens * COUNTING})
     N = count(model, vocabulary).total
     e = 4 if precision == "fp32" else 2
     rows = max(1, train.batch_tokens // model.context)

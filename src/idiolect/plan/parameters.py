@@ -74,9 +74,10 @@ def _recurrent(s: RecurrentSettings, V: int) -> Parameters:
 def _ngram(s: NGramSettings, V: int, tokens: int | None) -> Parameters:
     """At most V^k sequences of k tokens exist, and a text of n tokens holds at most n of them."""
     most = tokens if tokens is not None else V**s.order
-    if s.smoothing == "infinite":  # the text itself and its suffix array
-        return Parameters({"text": most, "suffixes": most}, bound=True)
-    return Parameters({f"{k}-grams": min(V**k, most) if k > 1 else V for k in range(1, s.order + 1)}, bound=True)
+    parts = {f"{k}-grams": min(V**k, most) if k > 1 else V for k in range(1, s.order + 1)}
+    if s.smoothing == "infinite":  # besides, the text itself and its suffix array
+        parts |= {"text": most, "suffixes": most}
+    return Parameters(parts, bound=True)
 
 
 def attention_matrices(s: DecoderSettings) -> int:
