@@ -50,8 +50,15 @@ def _cpu_quota() -> float:
     return min(shares)
 
 
-def memory_available() -> int:
-    """Bytes this process may still take: the machine's, its control groups' and its own limit, whichever is least."""
+def memory_available(device: str = "cpu") -> int:
+    """Bytes this process may still take on a device.
+
+    Of the host the machine's, its control groups' and its own limit, whichever is least; of a CUDA device what is free.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
     meminfo = {line.split(":")[0]: line.split()[1] for line in (_read(PROC / "meminfo") or "").splitlines()}
     if "MemAvailable" in meminfo:
         rooms = [int(meminfo["MemAvailable"]) * 1024]
@@ -101,6 +108,9 @@ def peak_memory(device: str) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
+    for line in (_read(PROC / "self/status") or "").splitlines():
+        if line.startswith("VmHWM:"):  # unlike ru_maxrss, it does not begin with what the parent process held
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -19,19 +19,25 @@ from idiolect.recipes.settings import Recipe
 def plan(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Parameters, peak memory and operations of a recipe, before anything runs and before any text is read.
 
-    The vocabulary is the one the recipe asks for; what cannot be known before the text is (an n-gram's counts) is
-    left out or marked as a bound.
+    The vocabulary is the one the recipe asks for. What an n-gram will hold is bounded by its text, of which a token
+    takes at least a byte; without a text, only by the vocabulary.
     """
     notes: list[str] = []
     if not isinstance(recipe, Recipe):
         recipe, notes = load.load(recipe, overrides, text_needed=False)
-    return {**numbers(recipe, recipe.tokenizer.size), "notes": notes}
+    tokens = 0
+    if isinstance(recipe.model, NGramSettings):
+        tokens = sum(path.stat().st_size for path in recipe.data.train if path.is_file())
+        known = f"a text of {tokens:,} bytes" if tokens else "no text yet"
+        notes.append(f"these are upper bounds ({known}): what there is to count is known once it is counted")
+    return {**numbers(recipe, recipe.tokenizer.size, tokens), "notes": notes}
 
 
 def numbers(recipe: Recipe, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
     """The plan for a vocabulary and, for counting, that many tokens of text."""
     parameters = count(recipe.model, vocabulary, tokens or None)
-    memory = training_memory(recipe.model, recipe.train, vocabulary, tokens=tokens, **_machine(recipe))
+    machine = _machine(recipe)
+    memory = training_memory(recipe.model, recipe.train, vocabulary, tokens=tokens, **machine)
     out: dict[str, Any] = {
         "family": recipe.model.kind,
         "saved_as": saved_as(recipe),
@@ -40,7 +46,7 @@ def numbers(recipe: Recipe, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
         "parameters_are_a_bound": parameters.bound,
         "parameter_parts": dict(parameters.parts),
         "memory_bytes": memory.as_dict(),
-        "memory_available_bytes": devices.memory_available(),
+        "memory_available_bytes": devices.memory_available(machine["device"]),
     }
     if not isinstance(recipe.model, NGramSettings):
         trained = recipe.train.steps * recipe.train.batch_tokens
@@ -74,8 +80,9 @@ def of_run(recipe: Recipe, data: Prepared) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe, vocabulary: int, tokens: int) -> None:
-    available = devices.memory_available()
-    check_fits(recipe.model, recipe.train, vocabulary, available, tokens=tokens, **_machine(recipe))
+    machine = _machine(recipe)
+    available = devices.memory_available(machine["device"])
+    check_fits(recipe.model, recipe.train, vocabulary, available, tokens=tokens, **machine)
 
 
 def _machine(recipe: Recipe) -> dict[str, Any]:
