@@ -127,7 +127,8 @@ def families(data: Path, scratch: Path) -> Iterator[Check]:
             if tokenizer.exists():
                 shared[1] = f"tokenizer.from={tokenizer}"
             if name != "ngram":
-                shared += ["model.context=128", "train.batch_tokens=4096", "train.steps=400"]
+                shared += ["model.context=128", "model.width=128", "train.batch_tokens=2048", "train.steps=400"]
+                shared += ["train.learning_rate=5e-3", "train.compile=no"]
             run = base / name
             api.train(name, shared, run)
             if not tokenizer.exists():

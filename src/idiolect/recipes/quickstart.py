@@ -19,11 +19,18 @@ from idiolect.tokens.verbs import train_tokenizer
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "ngram": (),
-    "lstm": ("train.steps=300", "validation.every=50", "sample.every=150"),
-    "gpt": ("train.steps=400", "validation.every=50", "sample.every=200"),
+    "lstm": ("model.layers=1", "train.steps=300", "train.learning_rate=6e-3"),
+    "gpt": ("model.width=192", "train.steps=260", "train.learning_rate=3e-3", "train.optimizer=muon"),
 }
 """The recipes trained, and what is made smaller so that all of it takes minutes on two cores."""
-SMALL = ("train.batch_tokens=4096", "model.context=128", "validation.tokens=10000", "train.compile=no")
+SMALL = (
+    "train.batch_tokens=2048",
+    "model.context=128",
+    "train.compile=no",
+    "validation.every=100",
+    "sample.every=100",
+    "sample.tokens=60",
+)
 VOCABULARY = 2048
 PROMPT = "Return the "
 
