@@ -1,4 +1,4 @@
-"""The README's picture: `python benchmarks/picture.py QUICKSTART_FOLDER docs/quickstart.svg`, from a real quickstart."""
+"""The README's picture from a real quickstart: `python benchmarks/picture.py FOLDER docs/quickstart.svg`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idiolect import api, config, files
+from idiolect import api, config, devices, files
 from idiolect.errors import Exit, UserError
 from idiolect.recipes import load, pretrain
 from idiolect.runs import Run
@@ -214,6 +214,14 @@ def test_verify_resume_kills_and_compares_a_piece_of_the_users_own_run(runs):
     found = api.verify_resume(runs["gpt"][0], steps=6)
     assert found["identical"] and found["steps"] == 6 and found["tensors"] > 20
     assert os.listdir(runs["gpt"][0] / "checkpoints")  # the run itself is as it was
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not devices.can_compile("cpu"), reason="no C++ compiler")
+def test_a_compiled_run_is_killed_and_goes_on_bit_for_bit(small, tmp_path):
+    run = begun(tmp_path / "run", [*small, *HARD, "model.layers=1", "train.compile=yes"])
+    found = api.verify_resume(run.folder, steps=4)
+    assert found["identical"], found["differences"]
 
 
 def test_verify_resume_has_nothing_to_do_for_an_ngram(runs):

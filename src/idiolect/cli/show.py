@@ -207,14 +207,14 @@ def explored(result: Mapping[str, Any], as_json: bool) -> None:
         print(result["text"])
 
 
-def quickstart(result: Mapping[str, Any], as_json: bool) -> None:
-    """The table, a sample of each model, where things are and what to type next."""
+def quickstart(result: Mapping[str, Any], as_json: bool) -> int:
+    """The table, a sample of each model, where things are and what to type next; it fails as `compared` does."""
+    code = compared(result, as_json)
     if as_json:
-        json_object(result)
-        return
-    table(result, False)
+        return code
     for name, text in result["samples"].items():
         print(f"\n── {name} writes ──\n{text}")
-    print("\nEverything is in " + str(result["folder"]))
+    print("\nEverything is in " + str(result["folder"]) + ". What to type next:")
     for line in result["next"]:
         print("  " + line)
+    return code

@@ -20,7 +20,7 @@ Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Flat = Parameter(name="*")
 
 
-def quickstart(*, out: Out = Path("quickstart"), seed: int = 0, json: Json = False) -> None:
+def quickstart(*, out: Out = Path("quickstart"), seed: int = 0, json: Json = False) -> int:
     """Learn from the text that every Python ships: BPE, a 5-gram, an LSTM and a transformer, compared in one table.
 
     Parameters
@@ -30,7 +30,7 @@ def quickstart(*, out: Out = Path("quickstart"), seed: int = 0, json: Json = Fal
     seed
         Seed of everything drawn.
     """
-    show.quickstart(api.quickstart(out, seed=seed), json)
+    return show.quickstart(api.quickstart(out, seed=seed), json)
 
 
 def doctor(*, json: Json = False) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from idiolect import files, seeds
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.verbs import generate
-from idiolect.errors import UserError
+from idiolect.errors import Exit, UserError
 from idiolect.recipes import library
 from idiolect.recipes.prepare import say
 from idiolect.recipes.pretrain import resume, train
@@ -32,14 +32,14 @@ SMALL = (
     "sample.tokens=60",
 )
 VOCABULARY = 2048
-PROMPT = "Return the "
+PROMPT = "Return the"
 
 
 def quickstart(out: Path | str = "quickstart", *, seed: int = 0) -> dict[str, Any]:
     """Text → BPE → a 5-gram, an LSTM and a transformer → one table in bits per byte → what each writes.
 
-    Everything goes into the folder `out`; run again it goes on where it stopped. Returns {"rows", "notes", "samples",
-    "folder", "next"}.
+    Everything goes into the folder `out`; run again it goes on where it stopped. Returns {"rows", "notes", "failed",
+    "samples", "folder", "next"}. Raises UserError (exit 75) when a signal stopped it.
     """
     folder = Path(out)
     text, tokenizer = folder / "text", folder / "tokenizer"
@@ -64,7 +64,7 @@ def quickstart(out: Path | str = "quickstart", *, seed: int = 0) -> dict[str, An
             small = () if name == "ngram" else SMALL
             result = train(name, [*shared, f"train.seed={seed}", *small, *overrides], run)
         if result.get("stopped"):
-            raise UserError(f"stopped by {result['stopped']}", "run the same command again to go on")
+            raise UserError(f"stopped by {result['stopped']}", "run the same command again to go on", Exit.STOPPED)
     decode = DecodeSettings(max_tokens=60, temperature=0.8, top_p=0.95, seed=seed)
     samples = {run.name: PROMPT + _text(generate(run, PROMPT, decode)) for run in runs}
     return {**compare_runs(runs), "samples": samples, "folder": str(folder), "next": _next(folder, runs)}

@@ -28,7 +28,7 @@ def verify_resume(run: Path | str, *, steps: int = 12) -> dict[str, Any]:
     """Trains the first `steps` steps of the run's recipe twice and compares every bit of what is left.
 
     One piece runs through; the other is killed by SIGKILL half-way, right after a step, and resumed in a new process.
-    Both run beside the user's run, in a temporary folder, with its tokenizer and its recorded choices.
+    Both run beside the user's run, in a temporary folder, with its recorded choices.
     Returns {"identical", "steps", "tensors", "differences", "verdict"}. Raises UserError when the run's recipe cannot
     be resumed at all (an n-gram has no steps) or a piece fails.
     """
