@@ -12,6 +12,7 @@ from typing import Any
 
 from idiolect.config import Settings
 from idiolect.errors import Exit, UserError
+from idiolect.report import shown
 
 
 def plain(value: Any) -> Any:
@@ -46,33 +47,9 @@ def text_or_stdin(text: str) -> str:
         raise UserError(f"standard input is not UTF-8 (byte {error.start})", "convert it first") from None
 
 
-def number(value: Any) -> str:
-    """A value for a table cell: counts with separators, other numbers with four significant digits."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return "∞" if value > 0 else "-∞" if value < 0 else "–"
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return str(value)
-
-
-def size(count: float) -> str:
-    """Bytes with a unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table of aligned columns: text to the left, numbers to the right."""
-    cells = [[number(cell) for cell in row] for row in rows]
+    cells = [[shown(cell) for cell in row] for row in rows]
     table = [list(header), *cells]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     numeric = [all(_is_number(row[column]) for row in cells) for column in range(len(header))]
@@ -85,7 +62,7 @@ def lines(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return text[:1].isdigit() or text[:2].lstrip("-")[:1].isdigit() or text in ("–", "∞", "-∞")
+    return text[:1].isdigit() or text[:2].lstrip("-")[:1].isdigit() or text in ("–", "inf", "-inf")
 
 
 def facts(values: Mapping[str, Any], as_json: bool) -> None:
@@ -96,11 +73,11 @@ def facts(values: Mapping[str, Any], as_json: bool) -> None:
     width = max(map(len, values), default=0)
     for name, value in values.items():
         if isinstance(value, Mapping):
-            value = ", ".join(f"{key} {number(item)}" for key, item in value.items())
+            value = ", ".join(f"{key} {shown(item)}" for key, item in value.items())
         elif isinstance(value, (list, tuple)):
-            value = ", ".join(map(number, value))
+            value = ", ".join(map(shown, value))
         if value is not None and value != "":
-            print(f"{name.replace('_', ' ').ljust(width)}  {number(value)}")
+            print(f"{name.replace('_', ' ').ljust(width)}  {shown(value)}")
 
 
 def table(result: Mapping[str, Any], as_json: bool) -> None:
@@ -140,11 +117,13 @@ def plan(result: Mapping[str, Any], as_json: bool) -> None:
     parts = [(name, count) for name, count in result["parameter_parts"].items()]
     print(lines(["parameters", ""], [*parts, ("total", result["parameters"])]))
     print()
+    from idiolect.plan.memory import size
+
     memory = [(name, size(count)) for name, count in result["memory_bytes"].items()]
     print(lines(["peak memory", ""], memory))
     for key in ("flops", "tokens", "tokens_per_parameter"):
         if result.get(key) is not None:
-            print(f"{key.replace('_', ' ')}: {number(result[key])}")
+            print(f"{key.replace('_', ' ')}: {shown(result[key])}")
     for note in result.get("notes", ()):
         print(note)
 
@@ -158,10 +137,10 @@ def trained(result: Mapping[str, Any], as_json: bool) -> int:
         print(f"run    {result['run']}")
         if result.get("model"):
             print(f"model  {result['model']}")
-        print(f"steps  {number(result['steps'])}   tokens {number(result['tokens'])}")
+        print(f"steps  {shown(result['steps'])}   tokens {shown(result['tokens'])}")
         if validation.get("loss") is not None:
             bits = validation.get("bits_per_byte")
-            print(f"held-out loss {number(validation['loss'])} nats a token, bits per byte {number(bits)}")
+            print(f"held-out loss {shown(validation['loss'])} nats a token, bits per byte {shown(bits)}")
         print(f"report {result['report']}" if result.get("report") else f"resume with: idiolect resume {result['run']}")
     return int(Exit.STOPPED if result.get("stopped") else Exit.DONE)
 

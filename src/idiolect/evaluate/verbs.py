@@ -68,8 +68,13 @@ def evaluate(
     return table.compare(rows)
 
 
-def evaluate_shards(model: LanguageModel, tokenizer: Tokenizer, shards: Shards) -> scorer.Evaluation:
-    """Every document of `shards`, each with its end-of-text, read in the model's own windows."""
+def evaluate_shards(
+    model: LanguageModel, tokenizer: Tokenizer, shards: Shards, *, limit_tokens: int | None = None
+) -> scorer.Evaluation:
+    """Every document of `shards` (or the first `limit_tokens` of them), each with its end-of-text.
+
+    They are read in the model's own windows. Raises UserError as `score.evaluate` does.
+    """
     context, stride = scorer.window_of(model)
     held = held_out(
         shards,
@@ -79,8 +84,9 @@ def evaluate_shards(model: LanguageModel, tokenizer: Tokenizer, shards: Shards) 
         begin_id=tokenizer.begin_id,
         end_id=tokenizer.end_id,
         pad_id=tokenizer.pad_id,
+        limit_tokens=limit_tokens,
     )
-    return scorer.evaluate(model, tokenizer, held, bytes_=shards.bytes)
+    return scorer.evaluate(model, tokenizer, held, bytes_=held.bytes(tokenizer.token_bytes()))
 
 
 def guesses(

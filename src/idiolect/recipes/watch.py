@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from idiolect import track
-from idiolect.data.batches import held_out
 from idiolect.decode.generate import complete
 from idiolect.decode.settings import DecodeSettings
-from idiolect.evaluate.score import evaluate, unnormalised, window_of
+from idiolect.evaluate.score import unnormalised
+from idiolect.evaluate.verbs import evaluate_shards
 from idiolect.recipes.prepare import Prepared, say
 from idiolect.recipes.settings import Recipe
 from idiolect.runs import Run
@@ -158,11 +158,8 @@ def watching(
 
 def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
     """The figures worth a curve."""
-    return {key: figures[key] for key in ("loss", "perplexity", "bits_per_byte") if figures[key] is not None}
-
-
-ROW_TOKENS = 8192
-"""Positions of held-out text scored at once."""
+    kept = ("loss", "perplexity", "bits_per_byte")
+    return {key: float(figures[key]) for key in kept if figures[key] is not None}
 
 
 def score_held_out(model: Any, data: Prepared, tokens: int | None = None) -> dict[str, Any]:
@@ -172,9 +169,4 @@ def score_held_out(model: Any, data: Prepared, tokens: int | None = None) -> dic
     """
     if reason := unnormalised(model, "loss, perplexity and bits per byte"):
         return {"loss": None, "perplexity": None, "bits_per_byte": None, "reason": reason}
-    tokenizer = data.tokenizer
-    context, stride = window_of(model)
-    ids = {"begin_id": tokenizer.begin_id, "end_id": tokenizer.end_id, "pad_id": tokenizer.pad_id}
-    rows = max(1, ROW_TOKENS // context)
-    text = held_out(data.held, context=context, stride=stride, rows=rows, limit_tokens=tokens, **ids)
-    return evaluate(model, tokenizer, text, bytes_=text.bytes(tokenizer.token_bytes())).json()
+    return evaluate_shards(model, data.tokenizer, data.held, limit_tokens=tokens).json()
