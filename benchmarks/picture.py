@@ -16,7 +16,9 @@ def main(folder: Path, out: Path) -> None:
     series = {}
     last = 1.0
     for name in ("gpt", "lstm"):
-        series[name] = points(Run.open(folder / name).read_metrics(), "validation.bits_per_byte")
+        metrics = Run.open(folder / name).read_metrics()
+        curve = dict(points(metrics, "validation.bits_per_byte")) | dict(points(metrics, "final.bits_per_byte"))
+        series[name] = sorted(curve.items())
         last = max(last, series[name][-1][0])
     found = results(Run.open(folder / "ngram"))
     levels = {"5-gram": found["validation"], **{name: found["baselines"][name] for name in ("gzip", "unigram")}}
