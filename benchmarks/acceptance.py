@@ -164,8 +164,6 @@ def opens_in_transformers(data: Path, scratch: Path) -> Iterator[Check]:
 
 def gpt2_tokenizer(data: Path, scratch: Path) -> Iterator[Check]:
     """GPT-2's own tokenizer files on tinyshakespeare."""
-    import tiktoken  # noqa: F401  (its published count is the one asked for)
-
     tokenizer = Tokenizer.load(data / "gpt2-tokenizer")
     count = len(tokenizer.encode((data / "tinyshakespeare/input.txt").read_text()))
     yield Check("GPT-2's tokenizer on tinyshakespeare: tokens", "338,025", f"{count:,}", count == 338_025)

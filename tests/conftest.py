@@ -1,4 +1,9 @@
+import hypothesis
 import pytest
+
+# a busy machine must not fail a property: pytest-timeout ends what hangs
+hypothesis.settings.register_profile("idiolect", deadline=None)
+hypothesis.settings.load_profile("idiolect")
 
 
 @pytest.fixture(autouse=True)

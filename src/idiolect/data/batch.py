@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,14 +39,6 @@ class Batch:
         """The batch on another device."""
         moved = None if self.segments is None else self.segments.to(device)
         return replace(self, ids=self.ids.to(device), labels=self.labels.to(device), segments=moved)
-
-
-class Batches(Protocol):
-    """The micro-batches of each optimiser step, a pure function of (data, seed, step)."""
-
-    def __call__(self, step: int) -> list[Batch]:
-        """The micro-batches of one step."""
-        ...
 
 
 def bits_per_byte(nats: float, bytes_: int) -> float:
