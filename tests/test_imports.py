@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "idiolect"
-GROUND = ["errors", "files", "seeds", "config", "devices", "energy", "runs", "report", "track", "testing"]
+GROUND = [
+    "errors",
+    "files",
+    "cache",
+    "seeds",
+    "config",
+    "devices",
+    "native",
+    "energy",
+    "runs",
+    "report",
+    "track",
+    "testing",
+]
 ROOMS = ["text", "tokens", "data", "models", "adapt", "interop", "decode", "train", "align", "prompt", "evaluate"]
 ROOMS += ["plan", "recipes", "serve", "api", "cli", "__main__"]
 ORDER = [*GROUND, *ROOMS]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from idiolect import files
+from idiolect.cache import cache_folder
 from idiolect.data import shards
-from idiolect.data.cache import cache_folder
 from idiolect.data.shards import Shards, id_type
 from idiolect.errors import UserError
 from idiolect.tokens.learn import train

@@ -91,11 +91,12 @@ def test_weights_gradients_and_optimiser_by_hand():
 
 
 def test_the_logits_of_a_large_vocabulary_are_never_whole():
-    train = TrainSettings(batch_tokens=64 * 64)
-    whole = 64 * 64 * 50_000 * 4
+    train = TrainSettings(batch_tokens=64 * 512)
+    whole = 64 * 512 * 50_000 * 4
     assert training_memory(SMALL, train, 50_000).items["logits"] < whole / 5
     for device, chunk in memory.CHUNK.items():
         assert chunk == crossentropy.chunk_size(torch.device(device))
+    assert memory.FEWEST_ROWS == crossentropy.FEWEST_ROWS
 
 
 def test_splitting_and_recomputing_need_less():

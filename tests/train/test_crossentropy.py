@@ -16,6 +16,7 @@ N, D, V = 53, 7, 101
 @pytest.fixture
 def chunked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(crossentropy.CHUNK, "cpu", 11 * V)  # five chunks, the last one short
+    monkeypatch.setattr(crossentropy, "FEWEST_ROWS", 1)
 
 
 def parts(dtype: torch.dtype = torch.float32, bias: bool = True) -> list[torch.Tensor | None]:
@@ -117,8 +118,9 @@ def test_deterministic(chunked: None) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*runs))
 
 
-def test_the_logits_are_never_held_whole() -> None:
+def test_the_logits_are_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """64 MB of logits at once would be 2^24 floats; no single allocation may come near."""
+    monkeypatch.setattr(crossentropy, "FEWEST_ROWS", 255)
     rows, vocabulary, width = 1024, 16_411, 8
     x, w = torch.randn(rows, width, requires_grad=True), torch.randn(vocabulary, width, requires_grad=True)
     labels = torch.randint(0, vocabulary, (rows,))

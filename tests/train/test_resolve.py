@@ -7,6 +7,7 @@ from torch import nn
 from idiolect import config, devices
 from idiolect.data.batch import Batch
 from idiolect.errors import UserError
+from idiolect.models import fused
 from idiolect.testing import TinyModel
 from idiolect.train import objectives, resolve
 from idiolect.train.settings import Resolved, TrainSettings
@@ -68,6 +69,7 @@ def test_a_model_that_is_not_to_be_compiled_is_not(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_long_run_is_compiled_and_a_short_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(resolve.COMPILE_SAVES, "cpu", 0.1)
     monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
     monkeypatch.setattr(resolve, "_seconds", lambda *parts: 0.5)
     short = resolved(precision="fp32", steps=100)  # 50 s of which a tenth is saved
@@ -77,6 +79,7 @@ def test_a_long_run_is_compiled_and_a_short_one_is_not(monkeypatch: pytest.Monke
 
 
 def test_the_time_of_a_step_is_really_taken_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(resolve.COMPILE_SAVES, "cpu", 0.1)
     monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
     model = TinyModel(13, dropout=0.5).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -96,6 +99,7 @@ def test_memory_that_runs_out_while_timing_is_explained(monkeypatch: pytest.Monk
         raise AssertionError("had that much memory")
 
     monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
+    monkeypatch.setitem(resolve.COMPILE_SAVES, "cpu", 0.1)
     settings = TrainSettings(device="cpu", threads=1, precision="fp32")
     with pytest.raises(
         UserError, match="before the first step: out of memory with 1 micro-batches of 3 rows x 4 tokens"
@@ -134,6 +138,23 @@ def test_again_is_silent_here_and_names_what_changed_elsewhere(monkeypatch: pyte
         "compiled → not compiled (no C++ compiler here)",
     ]
     assert now == chosen
+
+
+def test_fused_kernels_are_recorded_and_missed_when_they_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "library", lambda: object())
+    assert resolve._kernels(Resolved(precision="bf16")) == "fused"
+    assert resolve._kernels(Resolved(precision="fp32")) == "torch"
+    chosen = resolved(precision="fp32", compile="no").model_copy(update={"precision": "bf16", "kernels": "fused"})
+    assert resolve.again(chosen) == (chosen, [])
+    monkeypatch.setattr(fused, "library", lambda: None)
+    now, changes = resolve.again(chosen)
+    assert (now.kernels, changes) == ("torch", ["kernels fused → torch"])
+
+
+def test_a_run_on_a_cpu_is_not_compiled_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "compiler", lambda: "/usr/bin/g++")
+    chosen = resolved(precision="fp32", steps=10**9)
+    assert not chosen.compile and chosen.reasons == ("not compiled: no gain on cpu",)
 
 
 def test_activation_checkpointing_is_handed_to_the_model_or_refused() -> None:

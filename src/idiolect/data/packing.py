@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from idiolect import files
-from idiolect.data.cache import only_writer
+from idiolect.cache import only_writer
 from idiolect.data.shards import Shards, mapped
 from idiolect.data.windows import windows
 

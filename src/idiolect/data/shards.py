@@ -30,7 +30,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from idiolect import files
-from idiolect.data.cache import cache_folder, only_writer
+from idiolect.cache import cache_folder, only_writer
 from idiolect.devices import cores
 from idiolect.errors import UserError
 from idiolect.tokens.tokenizer import Tokenizer

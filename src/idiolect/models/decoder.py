@@ -139,20 +139,23 @@ class Decoder(nn.Module):
         if self.settings.context < T:
             raise UserError(f"{T} tokens are more than the context of {self.settings.context}", "shorten the text")
         index = torch.arange(T, device=ids.device)
-        mask: Tensor | None = None  # plain causal attention needs none: the kernel skips what lies ahead
-        if segments is not None:
-            own = segments[:, :, None] == segments[:, None, :]
-            mask = (layers.reach(index, index, window) & own)[:, None]
-            x, rope = self.embed(ids, layers.positions_within(segments))
-        else:
-            if window is not None and window < T:
-                mask = layers.reach(index, index, window)
-            x, rope = self.embed(ids, index)
+        positions = index if segments is None else layers.positions_within(segments)
+        x, rope = self.embed(ids, positions)
+        first: Tensor | None = None  # plain causal attention needs no mask: the kernel skips what lies ahead
+        mask: Tensor | None = None
+        if segments is not None or (window is not None and window < T):
+            first = index - (positions if window is None else positions.clamp(max=window - 1))
+            block = self.blocks[0]
+            assert isinstance(block, layers.Block)
+            if block.attention.fuses(x):
+                first = first.int().expand_as(ids).contiguous()
+            else:
+                mask, first = layers.between(first, index).view(-1, 1, T, T), None
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, rope, mask, use_reentrant=False)
+                x = checkpoint(block, x, rope, mask, first=first, use_reentrant=False)
             else:
-                x = block(x, rope, mask)
+                x = block(x, rope, mask, first=first)
         return self.norm(x)
 
     def init_state(

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from idiolect.models import fused
 from idiolect.models.settings import DecoderSettings
 
 Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -21,13 +22,25 @@ class RmsNorm(nn.RMSNorm):
     """x / √(mean(x²) + ε) times a weight, in the type of x; autocast hands it bf16 where the weight is fp32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., D] → [..., D]."""
+        """x [..., D] → [..., D]; bf16 where autocast would make it so for the products that read it."""
+        if x.dtype == torch.float32 and fused.usable(x):
+            return fused.norm(x, self.weight, None, self.eps or 0.0, centre=False)
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class LayerNorm(nn.LayerNorm):
+    """(x - mean) / √(variance + ε) times a weight, plus a bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] → [..., D]; bf16 where autocast would make it so for the products that read it."""
+        if x.dtype == torch.float32 and fused.usable(x):
+            return fused.norm(x, self.weight, self.bias, self.eps, centre=True)
+        return super().forward(x)
 
 
 def norm(width: int, settings: DecoderSettings) -> nn.Module:
     """The norm of the settings: RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
-    kind = RmsNorm if settings.norm == "rms" else nn.LayerNorm
+    kind = RmsNorm if settings.norm == "rms" else LayerNorm
     return kind(width, eps=settings.norm_epsilon)
 
 
@@ -76,6 +89,12 @@ def reach(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
     return allowed if window is None else allowed & (distance < window)
 
 
+def between(first: Tensor, last: Tensor) -> Tensor:
+    """The mask of ranges: query t reads keys first[..., t] to last[t]: int [..., T] and [T] → bool [..., T, T]."""
+    keys = torch.arange(len(last), device=last.device)
+    return (first[..., None] <= keys) & (keys <= last[:, None])
+
+
 class Attention(nn.Module):
     """Multi-head attention with grouped key/value heads (Vaswani et al. 2017, eq. 1; Ainslie et al. 2023).
 
@@ -104,6 +123,10 @@ class Attention(nn.Module):
             q, k = rotate(q, *rope), rotate(k, *rope)
         return q, k, v.transpose(1, 2)
 
+    def fuses(self, x: Tensor) -> bool:
+        """Whether the fused kernel takes inputs like x, and so ranges in place of masks."""
+        return fused.attends(x, self.d) and not (self.training and self.dropout)
+
     def forward(
         self,
         x: Tensor,
@@ -111,9 +134,16 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = True,
         cache: Cache | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
-        """x [B, T, D] → [B, T, D]. mask (bool, to [B, H, T, S]: True may be read) takes the place of `causal`."""
+        """x [B, T, D] → [B, T, D]. mask (bool, to [B, H, T, S]: True may be read) takes the place of `causal`.
+
+        first (int32 [B, T]), where `fuses` allows it, is the first position that each causal query reads.
+        """
         q, k, v = self.project(x, rope)
+        if causal and mask is None and cache is None and self.fuses(x):
+            heads = fused.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), first)
+            return self.out(heads.flatten(2))
         if cache is not None:
             k, v = cache(k, v)
         heads = F.scaled_dot_product_attention(
@@ -152,11 +182,15 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] → [B, T, D]."""
-        if self.kind == "swiglu":
-            return self.down(F.silu(self.gate(x)) * self.up(x))
-        if self.kind == "gelu":
-            return self.down(F.gelu(self.up(x), approximate="tanh"))
-        return self.down(F.relu(self.up(x)))
+        u = self.up(x)
+        inputs = (self.gate(x), u) if self.kind == "swiglu" else (u,)
+        if self.kind == "relu":
+            return self.down(F.relu(u))
+        if not fused.usable(u):
+            return self.down(F.silu(inputs[0]) * u if self.kind == "swiglu" else F.gelu(u, approximate="tanh"))
+        if type(self.down) is nn.Linear:
+            return fused.activated(self.down, self.kind, *inputs)
+        return self.down(fused.swiglu(*inputs) if self.kind == "swiglu" else fused.gelu(u))
 
 
 class Block(nn.Module):
@@ -177,7 +211,8 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         causal: bool = True,
         cache: Cache | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, D] → [B, T, D]; the arguments are those of Attention."""
-        x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, causal, cache))
+        x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, causal, cache, first))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))

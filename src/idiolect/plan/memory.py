@@ -22,6 +22,8 @@ FRAMEWORK = {"cpu": 100 << 20, "cuda": 700 << 20, "mps": 200 << 20}
 """What torch takes besides tensors once a step has run: threads, kernels' scratch, the accelerator's context."""
 CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 27}
 """Most logits held at once; `train.crossentropy` owns the numbers, a test holds them equal."""
+FEWEST_ROWS = 2048
+"""Rows of logits that a chunk has at least; likewise."""
 FRAGMENTS = {"decoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2}
 """Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
 MIXED = 1.5
@@ -75,7 +77,8 @@ def training_memory(
     e = 4 if precision == "fp32" else 2
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
-    layer, ends = _layer(model, B, T, e, packed), _ends(model, B, T, packed)
+    fused = device == "cpu" and precision == "bf16"  # `models.fused`, where there is a compiler for it
+    layer, ends = _layer(model, B, T, e, packed, fused), _ends(model, B, T, packed, fused)
     activations = ends + model.layers * layer.kept
     if train.activation_checkpointing:  # the inputs of all layers, and one layer in full while it is recomputed
         activations = ends + model.layers * B * T * model.width * 4 + layer.kept
@@ -86,7 +89,7 @@ def training_memory(
         casts=0 if e == 4 else e * _matrices(model),
         activations=activations,
         backward=layer.passing,
-        logits=_logits(model, vocabulary, B * T, e, device),
+        logits=_logits(model, vocabulary, B * T, e, device, fused),
         batch=3 * 8 * train.micro_batches * B * T,
     )
     share = FRAGMENTS[model.kind] if device == "cpu" else FRAGMENTS_ELSEWHERE
@@ -106,7 +109,7 @@ class _Layer:
     """Gradients of activations alive at once in the layer's backward."""
 
 
-def _layer(s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packed: bool) -> _Layer:
+def _layer(s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packed: bool, fused: bool) -> _Layer:
     n, D = B * T, s.width
     dropped = 4 if s.dropout else 0
     if isinstance(s, RecurrentSettings):
@@ -116,11 +119,13 @@ def _layer(s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packe
     gated = s.mlp == "swiglu"
     norms = 2 * 4 * D * (2 if s.norm == "rms" else 1)  # each norm's input; RMSNorm its normalised form besides
     inputs = e * D * (2 if e == 4 else 3 + (2 if gated else 1))  # of the projections; autocast casts for each anew
+    if fused:  # norms keep their input and two numbers a position, and write what the products read
+        norms, inputs = 2 * (4 * D + 8), 2 * e * D
     heads = e * (2 * q + 2 * kv) + 4 * s.heads  # queries, keys, values, result; the log of each head's sum
     if s.qk_norm:
         heads += 2 * 4 * (q + kv)
-    hidden = e * W * {"swiglu": 4, "gelu": 2, "relu": 1}[s.mlp]
-    scores = e * T if packed else 0  # the mask, as numbers
+    hidden = e * W * {"swiglu": 2 if fused else 4, "gelu": 1 if fused else 2, "relu": 1}[s.mlp]
+    scores = e * T if packed and (s.dropout or not fused) else 0  # the mask, as numbers
     passing = 4 * (4 * W + 2 * D)
     if s.dropout:  # dropout within attention needs the scores whole, in fp32: softmax, mask and their product
         scores = 3 * 4 * s.heads * T
@@ -130,7 +135,7 @@ def _layer(s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packe
     return _Layer(n * (norms + inputs + heads + hidden + scores), n * passing)
 
 
-def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool) -> int:
+def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool, fused: bool) -> int:
     """What is kept before the first layer and after the last: ids, final norm, hidden vectors, their gradient."""
     n, D = B * T, s.width
     vectors = 2 if isinstance(s, RecurrentSettings) else 4 if s.norm == "rms" else 3
@@ -138,9 +143,11 @@ def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool) 
     return n * (8 + 4 * D * (vectors + (1 if s.dropout else 0)) + rotations)
 
 
-def _logits(s: RecurrentSettings | DecoderSettings, V: int, n: int, e: int, device: str) -> int:
+def _logits(s: RecurrentSettings | DecoderSettings, V: int, n: int, e: int, device: str, fused: bool) -> int:
     """A chunk of logits with its probabilities, and the head's gradient, which the chunked path makes at once."""
-    rows = max(1, CHUNK[device] // V)
+    rows = max(FEWEST_ROWS, CHUNK[device] // V)
+    if fused:  # in place, in bf16; the weight cast, its gradient, and the sum of several chunks' gradients in fp32
+        return min(n, rows) * V * e + (2 * e + (4 + e if n > rows else 0)) * V * s.width
     if n <= rows:  # the plain path: logits, their logarithms, their gradient
         return n * V * (e + 3 * 4)
     return rows * V * (e + 4 + (0 if e == 4 else e)) + (2 if s.tied else 1) * 4 * V * s.width

@@ -13,11 +13,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from idiolect.data.batch import IGNORE
+from idiolect.models import fused
 
 CHUNK = {"cpu": 1 << 22}
 """Most logits held at once, by kind of device: 16 MB in fp32 on a CPU, about what its caches hold …"""
 CHUNK_ELSEWHERE = 1 << 27
 """… and 512 MB on an accelerator, whose matrix units want many rows."""
+FEWEST_ROWS = 2048
+"""A chunk has no fewer rows, whatever the vocabulary: each adds a gradient of the size of the whole weight."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
@@ -29,8 +32,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, la
     computed at once, so that memory is N·D + V·D + CHUNK instead of several times N·V.
     """
     x, y = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
-    rows = max(1, chunk_size(hidden.device) // weight.shape[0])
-    if len(x) > rows:
+    rows = max(FEWEST_ROWS, chunk_size(hidden.device) // weight.shape[0])
+    if len(x) > rows or fused.usable(x):
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
         total: Tensor = _Chunked.apply(x, weight, bias, y, rows, needs_grad)
         return total
@@ -90,30 +93,36 @@ def _loss_and_gradients(
     wide = _wide(x.dtype)
     total = torch.zeros((), dtype=wide, device=x.device)
     dx = torch.empty_like(x) if needs_grad else None
-    dw = torch.zeros(w.shape, dtype=wide, device=w.device) if needs_grad else None
+    dw: Tensor | None = None
     db = torch.zeros(len(w), dtype=wide, device=w.device) if needs_grad and bias is not None else None
     buffer = torch.empty(min(rows, len(x)), len(w), dtype=x.dtype, device=x.device)  # one for all chunks
     for start in range(0, len(x), rows):
-        part, y = x[start : start + rows], labels[start : start + rows, None]
-        supervised = y != IGNORE
-        y = y.clamp_min(0)
-        p = torch.mm(part, w.t(), out=buffer[: len(part)]).to(wide)  # logits; everything after is in place
+        part, y = x[start : start + rows], labels[start : start + rows]
+        logits = torch.mm(part, w.t(), out=buffer[: len(part)])
         if bias is not None:
-            p += bias
-        p -= p.amax(-1, keepdim=True)
-        picked = p.gather(-1, y)
-        mass = p.exp_().sum(-1, keepdim=True)
-        total += ((mass.log() - picked) * supervised).sum()
-        if dx is None or dw is None:
+            logits += bias
+        loss, p = _rows(logits, y)
+        total += loss
+        if dx is None:
             continue
-        p *= supervised / mass
-        p.scatter_(-1, y, p.gather(-1, y) - supervised.to(wide))  # now p - onehot, zero where unsupervised
         if db is not None:
-            db += p.sum(0)
-        p = p.to(x.dtype)
+            db += p.sum(0, dtype=wide)
         torch.mm(p, w, out=dx[start : start + rows])
-        if x.dtype == wide:
-            dw.addmm_(p.t(), part)
-        else:
-            dw += p.t() @ part
+        more = p.t() @ part
+        dw = more if dw is None else dw.to(wide).add_(more)
     return total, dx, dw, db
+
+
+def _rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """logits [R, V] → (summed loss, softmax - onehot [R, V] in their type, zero where unsupervised); in place."""
+    if fused.usable(logits):
+        return fused.cross_entropy_(logits, labels).sum(), logits
+    supervised, y = (labels != IGNORE)[:, None], labels.clamp_min(0)[:, None]
+    p = logits.to(_wide(logits.dtype))
+    p -= p.amax(-1, keepdim=True)
+    picked = p.gather(-1, y)
+    mass = p.exp_().sum(-1, keepdim=True)
+    loss = ((mass.log() - picked) * supervised).sum()
+    p *= supervised / mass
+    p.scatter_(-1, y, p.gather(-1, y) - supervised.to(p.dtype))
+    return loss, p.to(logits.dtype)

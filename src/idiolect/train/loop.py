@@ -118,6 +118,8 @@ def fit(
     weights = list(optimizer.named.values())
     body = torch.compile(model.body, dynamic=False) if resolved.compile else None
     model.train()
+    if resolved.device == "cpu":
+        devices.keep_memory()
     with devices.pinned(resolved.threads, settings.deterministic):
         for i in range(start, settings.steps):
             began = time.perf_counter()

@@ -80,6 +80,8 @@ class Resolved(Settings):
     """Arithmetic of forward and backward; the weights are fp32."""
     compile: bool = False
     """Whether the model's body is compiled."""
+    kernels: Literal["torch", "fused"] = "torch"
+    """Whose operations the CPU trains with in bf16: torch's alone, or our fused ones, which need a C++ compiler."""
     threads: int = Field(default=1, ge=1)
     """CPU threads."""
     torch: str = ""

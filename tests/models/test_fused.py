@@ -1,0 +1,266 @@
+import threading
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from idiolect import native
+from idiolect.data.batch import Batch
+from idiolect.models import fused, layers
+from idiolect.models.build import build
+from idiolect.models.settings import DecoderSettings
+from idiolect.train import objectives
+
+BF16 = 2.0**-8
+"""The spacing of bf16 around 1: results that are right differ by about half of it."""
+
+needs_compiler = pytest.mark.skipif(fused.library() is None, reason="no C++ compiler here")
+needs_bf16 = pytest.mark.skipif(
+    fused.library() is None or not fused.library().attention_works(), reason="this CPU does not multiply bf16"
+)
+
+
+def drawn(*shape, scale=1.0):
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))) * scale).bfloat16()
+
+
+def assert_near(ours, exact, times=2.0):
+    assert (ours.float() - exact).norm() <= times * BF16 * exact.norm() + 1e-5
+
+
+def gradients(out, inputs, upstream):
+    return torch.autograd.grad(out, inputs, upstream.to(out.dtype))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("ours", "exact", "count"), [
+    (fused.gelu, lambda x: F.gelu(x, approximate="tanh"), 1),
+    (fused.swiglu, lambda gate, x: F.silu(gate) * x, 2),
+], ids=["gelu", "swiglu"])  # fmt: skip
+def test_activations_and_their_gradients_are_torchs_in_fp32(ours, exact, count):
+    inputs = [drawn(7, 101 + i, scale=3)[:, :101].contiguous().requires_grad_() for i in range(count)]
+    precise = [x.detach().float().requires_grad_() for x in inputs]
+    upstream = drawn(101, 7).t()  # not contiguous
+    assert_near(ours(*inputs), exact(*precise))
+    for got, want in zip(gradients(ours(*inputs), inputs, upstream), gradients(exact(*precise), precise, upstream)):
+        assert_near(got, want)
+
+
+@needs_compiler
+def test_activations_far_from_zero_are_the_identity_or_zero():
+    x = torch.tensor([-300.0, -40.0, 0.0, 40.0, 300.0]).bfloat16()
+    for got in (fused.gelu(x), fused.swiglu(x, torch.ones_like(x))):
+        torch.testing.assert_close(got, torch.tensor([0, 0, 0, 40, 300]).bfloat16(), rtol=0, atol=1e-15)
+
+
+@needs_compiler
+@pytest.mark.parametrize("rows", [3, 64, 131])
+@pytest.mark.parametrize("kind", ["layer", "layer without bias", "rms"])
+def test_norms_and_their_gradients_are_torchs_in_fp32(kind, rows):
+    x = (torch.randn(rows, 37, generator=torch.Generator().manual_seed(rows)) * 3 + 1).requires_grad_()
+    weight, bias = (torch.linspace(0.5, 2, 37) + i for i in range(2))
+    inputs = [x, weight.requires_grad_()] + ([bias.requires_grad_()] if kind == "layer" else [])
+    ours = fused.norm(x, weight, bias if kind == "layer" else None, 1e-5, centre=kind != "rms")
+    if kind == "rms":
+        exact = F.rms_norm(x, (37,), weight, 1e-5)
+    else:
+        exact = F.layer_norm(x, (37,), weight, bias if kind == "layer" else None, 1e-5)
+    assert ours.dtype == torch.bfloat16
+    assert_near(ours, exact)
+    upstream = drawn(rows, 37)
+    for got, want in zip(gradients(ours, inputs, upstream), gradients(exact, inputs, upstream)):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+def test_cross_entropy_and_its_gradient_are_torchs_in_fp32():
+    logits, labels = drawn(5, 50_257, scale=4), torch.tensor([0, 50_256, -100, 17, 4_001])
+    exact = logits.float().requires_grad_()
+    want = F.cross_entropy(exact, labels, reduction="none", ignore_index=-100)
+    want.sum().backward()
+    torch.testing.assert_close(fused.cross_entropy_(logits, labels), want.detach(), rtol=1e-6, atol=1e-5)
+    torch.testing.assert_close(logits.float(), exact.grad, rtol=2 * BF16, atol=1e-6)
+
+
+def ranges(B, T):
+    """Documents of different lengths in each row: the first position that each query reads."""
+    starts = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < 0.07
+    return torch.where(starts, torch.arange(T), 0).cummax(dim=1).values.int()
+
+
+@needs_bf16
+@pytest.mark.parametrize("packed", [False, True], ids=["", "packed"])
+@pytest.mark.parametrize(
+    ("B", "T", "H", "K", "d"), [(2, 101, 6, 6, 64), (3, 47, 4, 2, 32), (1, 149, 3, 1, 16), (5, 1, 2, 2, 48)]
+)
+def test_attention_and_its_gradients_are_torchs_in_fp32(B, T, H, K, d, packed):
+    whole = drawn(B, T, (H + 2 * K) * d).view(B, T, H + 2 * K, d)  # one tensor, as a joint projection makes it
+    q, k, v = (part.detach().requires_grad_() for part in whole.split([H, K, K], dim=2))
+    first = ranges(B, T) if packed else None
+    mask = layers.between(torch.zeros(B, T) if first is None else first, torch.arange(T))[:, None]
+    precise = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    heads = [x.transpose(1, 2) for x in precise]
+    exact = F.scaled_dot_product_attention(*heads, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    ours, upstream = fused.attention(q, k, v, first), drawn(B, T, H, d)
+    assert_near(ours, exact)
+    for got, want in zip(gradients(ours, (q, k, v), upstream), gradients(exact, precise, upstream)):
+        assert_near(got, want, times=3)
+
+
+@needs_bf16
+def test_attention_with_scores_far_apart_neither_overflows_nor_vanishes():
+    q = torch.full((1, 5, 1, 16), 60.0).bfloat16()
+    k = torch.linspace(-60, 60, 5)[None, :, None, None].expand(1, 5, 1, 16).bfloat16()
+    v = torch.eye(5, 16)[None, :, None].bfloat16()
+    torch.testing.assert_close(fused.attention(q, k, v)[0, :, 0, :5].float(), torch.eye(5))
+
+
+SETTINGS = {
+    "gpt2": DecoderSettings(layers=2, heads=3, width=48, context=37, norm="layer", position="learned", mlp="gelu"),
+    "llama": DecoderSettings(layers=2, heads=4, kv_heads=2, width=64, context=37, mlp="swiglu", qk_norm=True),
+    "window": DecoderSettings(layers=2, heads=2, width=32, context=37, window=5),
+}
+BATCHES = {
+    "": None,
+    "packed": (torch.arange(37) * 3 // 37).expand(3, 37),
+}
+
+
+def loss_and_gradients(settings, segments):
+    model = build(settings, 101, seed=3)
+    ids = torch.randint(0, 101, (3, 38), generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = objectives.next_token(model, Batch(ids[:, :-1], ids[:, 1:], segments)).total
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@needs_compiler
+@pytest.mark.parametrize("segments", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS.keys())
+def test_a_model_trains_the_same_without_a_compiler(monkeypatch, settings, segments):
+    loss, ours = loss_and_gradients(settings, segments)
+    monkeypatch.setattr(fused, "library", lambda: None)
+    reference, theirs = loss_and_gradients(settings, segments)
+    assert loss == pytest.approx(reference, rel=1e-3)
+    assert loss != reference  # both paths did run
+    for name, gradient in ours.items():
+        assert (gradient - theirs[name]).norm() <= 0.03 * theirs[name].norm(), name
+
+
+@needs_compiler
+def test_the_number_of_threads_changes_no_bit():
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            x = torch.randn(131, 48, generator=torch.Generator().manual_seed(0)).requires_grad_()
+            weight = torch.ones(48, requires_grad=True)
+            out = fused.swiglu(fused.norm(x, weight, None, 1e-5, True), fused.norm(x, weight, None, 1e-5, False))
+            if fused.library().attention_works():
+                head = out.view(1, 131, 3, 16)
+                out = fused.attention(head, head, head)
+            results.append([out, *torch.autograd.grad(out.float().sum(), (x, weight))])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+@needs_compiler
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["gelu", "swiglu"])
+def test_a_linear_layer_of_an_activation_keeps_only_its_inputs(kind, bias):
+    linear = torch.nn.Linear(16, 5, bias=bias)
+    inputs = [drawn(3, 7, 16 + i)[..., :16].contiguous().requires_grad_() for i in range(2 if kind == "swiglu" else 1)]
+    sizes, wanted = [], [*linear.parameters(), *inputs]
+
+    def pack(kept):
+        sizes.append(kept.numel())
+        return kept
+
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = linear(getattr(fused, kind)(*inputs))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
+            ours = fused.activated(linear, kind, *inputs)
+    assert torch.equal(ours, plain)
+    assert sorted(sizes) == [16 * 5, *(3 * 7 * 16 for _ in inputs)]
+    upstream = drawn(3, 7, 5)
+    for got, want in zip(gradients(ours, wanted, upstream), gradients(plain, wanted, upstream)):
+        assert got.dtype == want.dtype
+        assert_near(got, want.float())
+
+
+@needs_compiler
+def test_what_is_not_a_number_stays_so():
+    x = torch.full((3, 32), 1.0)
+    x[1, 4] = torch.nan
+    one = torch.ones(32)
+    bad = fused.norm(x, one, None, 1e-5, True)
+    assert bad[1].isnan().all() and not bad[0].isnan().any()
+    assert fused.gelu(bad)[1].isnan().all()
+    assert fused.swiglu(bad, bad)[1].isnan().all()
+    assert fused.cross_entropy_(bad, torch.tensor([0, 1, 2]))[1].isnan()
+
+
+def test_other_types_and_devices_and_traced_graphs_take_torchs_operations():
+    x = torch.ones(2, 3)
+    assert not fused.usable(x) and not fused.usable(x.half()) and not fused.usable(x.to("meta").bfloat16())
+    with torch.autocast("cpu", torch.float16):
+        assert not fused.usable(x)
+    assert not fused.attends(x.bfloat16(), 24)
+
+
+# The loader
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A cache of its own, and nothing loaded before."""
+    monkeypatch.setenv("IDIOLECT_CACHE", str(tmp_path / "cache"))
+    native.load.cache_clear()
+    yield tmp_path
+    native.load.cache_clear()
+
+
+def source(folder, text='extern "C" int answer() { return 42; }'):
+    path = folder / "small.cpp"
+    path.write_text(text)
+    return path
+
+
+@needs_compiler
+def test_a_kernel_is_compiled_once_and_anew_when_its_source_changes(fresh):
+    assert native.load(source(fresh)).answer() == 42
+    made = list((fresh / "cache" / "native").iterdir())
+    assert len(made) == 1
+    before = made[0].stat().st_mtime_ns
+    native.load.cache_clear()
+    assert native.load(source(fresh)).answer() == 42
+    assert made[0].stat().st_mtime_ns == before
+    native.load.cache_clear()
+    assert native.load(source(fresh, 'extern "C" int answer() { return 43; }')).answer() == 43
+
+
+@needs_compiler
+def test_what_does_not_compile_is_said_in_one_line_and_leaves_nothing(fresh, capsys):
+    assert native.load(source(fresh, "this is no C++")) is None
+    said = capsys.readouterr().err
+    assert said.startswith("small.cpp was not compiled; ") and len(said.splitlines()) == 1
+    assert list((fresh / "cache" / "native").iterdir()) == []
+
+
+def test_without_a_compiler_there_is_nothing_to_call(fresh, monkeypatch):
+    monkeypatch.setattr(native.devices, "compiler", lambda: None)
+    assert native.load(source(fresh)) is None
+
+
+@needs_compiler
+def test_two_that_compile_at_once_both_get_it(fresh):
+    path, found = source(fresh), []
+    threads = [threading.Thread(target=lambda: found.append(native.load.__wrapped__(path).answer())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [42] * 4
