@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 DATA ?= data
+# what `make bench` compares with: a folder of checkouts (see benchmarks/suite.py), and an environment of packages
+PEERS ?= peers
+PEERS_VENV ?= .venv-peers
 
 .PHONY: quickstart test lint nightly bench acceptance clean
 
@@ -24,8 +27,9 @@ lint: $(VENV)/.test
 nightly: $(VENV)/.test
 	OMP_NUM_THREADS=1 IDIOLECT_CACHE=$(VENV)/cache $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 3600
 
-bench: $(VENV)/.test
-	$(BIN)/python -m benchmarks.batch_curve
+bench: $(VENV)/.test $(PEERS_VENV)/bin/python
+	$(BIN)/python -m benchmarks.suite --data $(DATA) --peers $(PEERS) --peers-venv $(PEERS_VENV) \
+		$(if $(ONLY),--only $(ONLY)); code=$$?; $(BIN)/python -m benchmarks.page && exit $$code
 
 acceptance: $(VENV)/.test
 	$(BIN)/python -m benchmarks.acceptance --data $(DATA)
@@ -44,5 +48,11 @@ $(VENV)/.test: $(VENV)/.torch pyproject.toml constraints.txt
 	$(PIP) -c constraints.txt -e '.[dev,parity,hf,data,eval,plot,track]'
 	touch $@ $(VENV)/.quickstart
 
+$(PEERS_VENV)/bin/python:
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	CMAKE_ARGS=-DGGML_NATIVE=ON $(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints.txt -r benchmarks/peers.txt
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-peers

@@ -3,36 +3,35 @@
     python -m benchmarks.batch_curve [--rows 1 2 4 8 16 32] [--out DIR]
 
 A larger batch makes larger matrix products, which hardware multiplies at a higher rate, until it is busy all the time
-or its caches overflow. The rate that MFU is a share of is the best square matrix product measured here and now, in the
+or its caches overflow. The rate that MFU is a share of is the best matrix product measured here and now, in the
 precision of the run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from benchmarks import measure
+from benchmarks.suite import Suite
 from idiolect import devices, files, seeds
 from idiolect.data.batch import Batch
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings, RecurrentSettings
+from idiolect.plan import limits
 from idiolect.plan.flops import flops_per_token, mfu
 from idiolect.report import svg_chart
 from idiolect.train import loop, objectives, optimisers
-from idiolect.train.precision import DTYPES
 from idiolect.train.settings import Resolved, TrainSettings
 
 WARM_UP = 2
 """Steps not measured: the first allocate, and choose kernels."""
-SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192), "mps": (1024, 2048, 4096)}
-"""Square matrices whose best rate is the machine's."""
-PRODUCTS = 5
 
 
 @dataclass(frozen=True)
@@ -87,23 +86,6 @@ def step_seconds(
     return times[WARM_UP:]
 
 
-def matrix_rate(device: str, precision: str, threads: int) -> float:
-    """The best rate of a square matrix product here, FLOP/s."""
-    with devices.pinned(threads, deterministic=False):
-        return max(_rate(torch.ones(size, size, device=device, dtype=DTYPES[precision])) for size in SIZES[device])
-
-
-def _rate(a: torch.Tensor) -> float:
-    """The rate of a @ a, FLOP/s, from the median of several products."""
-    out, times = a @ a, []
-    for _ in range(PRODUCTS):
-        began = time.perf_counter()
-        torch.mm(a, a, out=out)
-        out[0, 0].item()  # waits for an accelerator
-        times.append(time.perf_counter() - began)
-    return 2 * len(a) ** 3 / statistics.median(times)
-
-
 def main() -> None:
     """Prints the table; with --out writes batch_curve.json and batch_curve.svg."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,7 +99,8 @@ def main() -> None:
     settings = DecoderSettings(layers=asked.layers, heads=asked.heads, width=asked.width, context=asked.context)
     device, threads = devices.choose("auto"), devices.cores()
     precision = asked.precision or devices.fastest(device, devices.race(device))
-    peak = matrix_rate(device, precision, threads)
+    with devices.pinned(threads, deterministic=False):
+        peak = limits.matmul_rate(device, precision)
     print(f"{devices.hardware(device)}, {threads} threads, {precision}: best product {peak / 1e9:,.0f} GFLOP/s")
     resolved = Resolved(device=device, precision=precision, threads=threads)
     print(f"{'rows':>5} {'tokens':>7} {'tokens/s':>10} {'MFU':>6}")
@@ -126,12 +109,38 @@ def main() -> None:
         points += curve(settings, asked.vocabulary, [rows], resolved, peak, asked.steps)
         print(f"{rows:5d} {points[-1].tokens:7,d} {points[-1].tokens_per_second:10,.0f} {points[-1].mfu:6.1%}")
     if asked.out:
-        files.write_json(asked.out / "batch_curve.json", {"peak_flops": peak, "points": [asdict(p) for p in points]})
+        found = {"peak_flops": peak, "precision": precision, "points": [asdict(p) for p in points]}
+        files.write_json(asked.out / "batch_curve.json", found)
         rates = {"tokens a second": [(float(p.rows), p.tokens_per_second) for p in points]}
         picture = svg_chart(
             "Training speed against batch size", rates, "rows a step", "tokens a second", standalone=True
         )
         files.write_text(asked.out / "batch_curve.svg", picture)
+
+
+def claim(suite: Suite) -> Iterator[measure.Claim]:
+    """EF1: the curve of this machine, in a process of its own."""
+    out = suite.folder("batch-curve")
+    sample = measure.run(suite.child("batch_curve", "--out", out), last_line=False)
+    found = json.loads((out / "batch_curve.json").read_text())
+    points = [Point(**point) for point in found["points"]]
+    best = max(points, key=lambda point: point.tokens_per_second)
+    gain = best.tokens_per_second / points[0].tokens_per_second
+    yield measure.Claim(
+        "tokens a second against the batch: 6 layers of 384, context 256, 4,096 tokens",
+        "rises with the batch",
+        f"{gain:.1f} × from {points[0].rows} to {best.rows} rows",
+        best.rows > points[0].rows,
+        load=sample.load,
+        table=[
+            ["rows a step", "tokens/s", f"of {found['peak_flops'] / 1e9:,.0f} GFLOP/s ({found['precision']})"],
+            *([str(p.rows), f"{p.tokens_per_second:,.0f}", f"{p.mfu:.0%}"] for p in points),
+        ],
+    )
+
+
+CLAIMS = {"batch-curve": claim}
+TRIED = ""
 
 
 if __name__ == "__main__":

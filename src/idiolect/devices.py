@@ -179,17 +179,18 @@ def race(device: str, size: int | None = None) -> dict[str, float]:
         a = torch.ones(size, size, dtype=dtype, device=device)
         out = torch.empty_like(a)
         a[:64, :64] @ a[:64, :64]  # a warm-up of the whole size would take long where a precision is emulated
-        _wait(device)
+        wait(device)
         began, calls = time.perf_counter(), 0
         while calls == 0 or time.perf_counter() - began < RACE_SECONDS:
             torch.mm(a, a, out=out)
-            _wait(device)
+            wait(device)
             calls += 1
         rates[name] = round(2 * size**3 * calls / (time.perf_counter() - began) / 1e9, 1)
     return rates
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Returns when an accelerator has done all it was asked to; a CPU always has."""
     import torch
 
     if device.startswith("cuda"):

@@ -1,0 +1,105 @@
+"""docs/performance.md from benchmarks/results: `python -m benchmarks.page`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from benchmarks import measure, suite
+from benchmarks.measure import Claim, Spread
+
+PAGE = measure.ROOT / "docs" / "performance.md"
+FACTS = ("machine", "system", "python", "torch", "idiolect", "date")
+
+
+def page() -> str:
+    """The whole page: how it was measured, the figures by heading, what fell short with what was tried."""
+    kept = {module: [(name, measure.load(name)) for name in claims] for module, claims in suite.benchmarks().items()}
+    loaded = [found for results in kept.values() for _, found in results if found]
+    claims = [claim for _, found in loaded for claim in found]
+    reached = sum(claim.reached for claim in claims)
+    parts = [INTRODUCTION, f"{reached} of {len(claims)} figures are reached.", _machines([m for m, _ in loaded])]
+    for module, results in kept.items():
+        found = [claim for _, one in results if one for claim in one[1]]
+        parts += [f"## {suite.MODULES[module]}", *_section(found)]
+        parts += [f"Not measured yet: {name}." for name, one in results if not one]
+        if tried := importlib.import_module(f"benchmarks.{module}").TRIED.strip():
+            parts += ["### What was tried", tried]
+    parts += ["## What fell short", *_short(claims)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+INTRODUCTION = """\
+# Performance
+
+Written by `make bench`: every figure is from a run of this suite, and nothing here is copied by hand. Peer and Idiolect
+run in turn (A B A B …), each in a process of its own. A figure is the median over the rounds with the 10th and 90th
+percentile in brackets; a ratio is the lesser of the ratio of medians and the median of the rounds' own ratios, and
+above 1 is better. "Limit" is what this machine does at most, measured in the same run (`idiolect bench` prints it).
+Rounds in which other programs kept more than a tenth of a core busy are repeated; "load" is the most that was left.
+
+To run it: `make bench DATA=… PEERS=…`; [benchmarks/suite.py](../benchmarks/suite.py) says what lies in both folders."""
+
+
+def _machines(found: Sequence[dict[str, str]]) -> str:
+    """One line for each set of conditions under which the results arose."""
+    lines = {" · ".join(f"{fact} {facts[fact]}" for fact in FACTS) for facts in found}
+    return "\n".join(f"- {line}" for line in sorted(lines))
+
+
+def _section(claims: Sequence[Claim]) -> Iterator[str]:
+    if claims:
+        yield table(["figure", "asked", "measured", ""], map(_verdict, claims))
+    if compared := [claim for claim in claims if claim.ours]:
+        yield table(["", "Idiolect", "peer", "unit", "of the limit", "peak memory", "load"], map(_figures, compared))
+    for claim in claims:
+        if claim.table:
+            yield f"**{claim.name}**"
+            yield table(claim.table[0], claim.table[1:])
+    if notes := [f"- {claim.name}: {claim.note}" for claim in claims if claim.note]:
+        yield "\n".join(notes)
+
+
+def _verdict(claim: Claim) -> list[str]:
+    return [claim.name, claim.asked, claim.measured, "reached" if claim.reached else "MISSED"]
+
+
+def _figures(claim: Claim) -> list[str]:
+    peer = f"{_spread(claim.peer)} ({claim.peer_name})" if claim.peer else claim.peer_name or "–"
+    share = "–" if claim.share is None else f"{claim.share:.0%} of {claim.limit}"
+    memory = _bytes(claim.peak_bytes) + (f" / {_bytes(claim.peer_peak_bytes)}" if claim.peer_peak_bytes else "")
+    load = "–" if claim.load is None else f"{claim.load:.2f}" + (f", {claim.dropped} dropped" if claim.dropped else "")
+    return [claim.name, _spread(claim.ours), peer, claim.unit, share, memory, load]
+
+
+def _spread(figure: Spread | None) -> str:
+    if figure is None:
+        return "–"
+    return f"{number(figure.median)} [{number(figure.low)}–{number(figure.high)}]"
+
+
+def number(value: float) -> str:
+    """Three digits, more where they are whole: 0.0123, 1.23, 12.3, 123, 12,345."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _bytes(value: int | None) -> str:
+    return "–" if value is None else f"{value / 1e9:.2f} GB"
+
+
+def _short(claims: Sequence[Claim]) -> list[str]:
+    missed = [c for c in claims if not c.reached]
+    if not missed:
+        return ["Nothing."]
+    return ["\n".join(f"- {c.name}: asked {c.asked}, measured {c.measured}." for c in missed)]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
