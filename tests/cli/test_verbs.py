@@ -255,6 +255,18 @@ def test_a_bug_of_ours_keeps_the_traceback_in_a_file(monkeypatch, capsys):
     kept.unlink()
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_memory_that_runs_out_anywhere_is_told_in_two_lines(monkeypatch, capsys, error):
+    def hungry(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(show, "facts", hungry)
+    assert run(["doctor"]) == 7
+    assert capsys.readouterr().err.startswith("error: out of memory\n  mend: ")
+
+
 def test_ctrl_c_before_there_is_anything_to_resume(monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -169,15 +169,59 @@ def test_early_stopping_keeps_the_best_weights(small, tmp_path):
     assert torch.equal(saved["embedding.weight"], kept["model.embed_tokens.weight"])
 
 
-def test_a_diverging_run_ends_with_its_own_exit_code_and_no_bad_weights(small, tmp_path, monkeypatch):
+def tensors(folder):
+    return {
+        **{f"model/{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()},
+        **{f"optimizer/{name}": tensor for name, tensor in load_file(folder / "optimizer.safetensors").items()},
+    }
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_the_weights_of_the_step_before_kept_aside(
+    small, tmp_path, monkeypatch
+):
     monkeypatch.setenv("IDIOLECT_TESTING", "1")
     monkeypatch.setenv("IDIOLECT_FAULT", "nan@step:8")
     with pytest.raises(UserError) as error:
         api.train("gpt", small, tmp_path / "run")
     assert error.value.code is Exit.DIVERGED and "step 8" in error.value.what
+    run, good = Run.open(tmp_path / "run"), begun(tmp_path / "good", small)
+    pretrain.resume_with(good, [stop_at(7)])
+    assert same(tensors(run.checkpoints / "diverged-step-7"), tensors(good.checkpoint(7)))
+    assert run.steps() == [5] and not run.model.exists()
+    monkeypatch.delenv("IDIOLECT_FAULT")
+    api.resume(run.folder), api.resume(good.folder)
+    assert same(weights(run.folder), weights(good.folder))
+
+
+def test_a_step_that_is_no_number_is_skipped_when_asked_and_so_it_is_when_resumed(small, tmp_path, monkeypatch):
+    overrides = [*small, "train.on_nan=skip", "track.log_every=1", "validation.every=2"]
+    monkeypatch.setenv("IDIOLECT_TESTING", "1")
+    monkeypatch.setenv("IDIOLECT_FAULT", "nan@step:7")
+    api.train("gpt", overrides, tmp_path / "whole")
+    run = begun(tmp_path / "cut", overrides)
+    for step in (3, 7, 8):
+        pretrain.resume_with(run, [stop_at(step)])
+    api.resume(run.folder)
+    assert same(weights(tmp_path / "whole"), weights(run.folder))
+    whole, cut = (Run.open(tmp_path / name).read_metrics() for name in ("whole", "cut"))
+    told = ("loss", "skipped", "validation.loss", "gap")
+    assert [[line.get(key) for key in told] for line in whole] == [[line.get(key) for key in told] for line in cut]
+    (skipped,) = [line for line in whole if "skipped" in line]
+    assert skipped["step"] == 7 and skipped["loss"] is None and "micro-batch 1 of 1 is nan" in skipped["skipped"]
+
+
+def test_a_diverging_run_is_kept_aside_and_its_best_checkpoint_stays(small, tmp_path):
+    wild = ["train.steps=100", "train.learning_rate=50", "train.warmup_steps=30", "checkpoint.every=2"]
+    with pytest.raises(UserError, match="3 x its median.*for 20 steps on end") as error:
+        api.train("gpt", [*small, *wild, "validation.every=2"], tmp_path / "run")
+    assert error.value.code is Exit.DIVERGED
     run = Run.open(tmp_path / "run")
-    assert all(t.isfinite().all() for t in load_file(run.checkpoint(5) / "model.safetensors").values())
-    assert not run.model.exists()
+    losses = {line["step"]: line["validation.loss"] for line in run.read_metrics() if "validation.loss" in line}
+    best = min(losses, key=losses.__getitem__)
+    assert best in run.steps()[:-2]
+    (aside,) = run.checkpoints.glob("diverged-*")
+    assert all(tensor.isfinite().all() for step in run.steps() for tensor in tensors(run.checkpoint(step)).values())
+    assert all(tensor.isfinite().all() for tensor in tensors(aside).values())
 
 
 def test_too_much_memory_is_said_before_anything_is_made(small, tmp_path):

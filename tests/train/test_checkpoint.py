@@ -111,6 +111,36 @@ def test_the_newest_and_the_best_stay(run):
     assert run.steps() == [20, 50, 60]
 
 
+@pytest.mark.parametrize("part", ["model", "optimizer"])
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("how", [save, lambda run, step: checkpoint.save_aside(run, snapshot(step), reason="diverged")])
+def test_a_number_that_is_not_finite_is_never_saved(run, monkeypatch, part, bad, how):
+    save(run, 1)
+    made = snapshot(2)
+    name = {"model": "half", "optimizer": "w.moment"}[part]
+    getattr(made, part)[name][1] = bad
+    monkeypatch.setitem(globals(), "snapshot", lambda step, loss=None: made)
+    with pytest.raises(UserError, match=f"step 2: {name} holds a number that is not finite") as error:
+        how(run, 2)
+    assert error.value.code is Exit.DIVERGED
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-1"]
+
+
+def test_what_is_saved_aside_counts_for_nothing_until_it_is_called_a_step(run):
+    for step, loss in ((1, 3.0), (2, 2.0), (3, 2.5)):
+        save(run, step, loss)
+    aside = checkpoint.save_aside(run, snapshot(4, 1.0), reason="step 5: diverged")
+    checkpoint.save_aside(run, snapshot(4, 1.0), reason="step 5: diverged again")
+    assert aside.name == "diverged-step-4" and json.loads((aside / "state.json").read_text())["reason"].endswith(
+        "again"
+    )
+    assert_is(checkpoint.newest(run), 3)
+    save(run, 5, 2.7)
+    assert run.steps() == [2, 3, 5] and aside.is_dir()
+    aside.rename(run.checkpoint(4))
+    assert_is(checkpoint.load(run, 4), 4)
+
+
 def test_of_two_equally_good_the_first_stays(run):
     for step in (10, 20, 30, 40):
         save(run, step, 1.0, keep=1)

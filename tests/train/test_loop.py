@@ -258,6 +258,41 @@ def test_a_gradient_that_is_not_finite_stops_and_names_the_parameter(batches: Ma
     assert equal(run.weights(), before)
 
 
+@pytest.mark.parametrize(("where", "bad"), [("loss", math.nan), ("loss", math.inf), ("gradient", 1.0)])
+def test_a_step_that_is_not_finite_can_be_skipped(batches: Make, where: str, bad: float) -> None:
+    """The others do what they would do if it were not there; weights and moments stay as they were before it."""
+    run = Run(on_nan="skip", steps=6, schedule="constant", warmup_steps=0)
+
+    def poisoned(model: Any, batch: Batch) -> objectives.Loss:
+        loss = objectives.next_token(model, batch)
+        if len(run.steps) != 2:
+            return loss
+        zero = model.head.bias[0] - model.head.bias[0].detach()
+        return objectives.Loss(loss.total * bad + (zero.abs().sqrt() if where == "gradient" else 0), loss.count)
+
+    assert run.fit(batches(), objective=poisoned) == "finished"
+    assert ["" if not step.skipped else step.step for step in run.steps] == ["", "", 3, "", "", ""]
+    assert f"the {where} of" in run.steps[2].skipped
+    without = Run(steps=5, schedule="constant", warmup_steps=0)
+    without.fit(lambda step: batches()(step + (step >= 2)))
+    assert equal(run.weights(), without.weights())
+    assert [step.loss for step in without.steps] == [step.loss for step in run.steps if not step.skipped]
+
+
+def test_twenty_steps_on_end_that_are_not_finite_are_not_skipped(batches: Make) -> None:
+    run = Run(on_nan="skip", steps=60)
+    before = run.weights()
+
+    def poisoned(model: Any, batch: Batch) -> objectives.Loss:
+        loss = objectives.next_token(model, batch)
+        return objectives.Loss(loss.total * math.nan, loss.count)
+
+    with pytest.raises(Diverged, match="step 20: the loss was above inf .3 x its median. or not finite for 20 steps"):
+        run.fit(batches(), objective=poisoned)
+    assert equal(run.weights(), before)
+    assert run.memory.state() == {"losses": [], "above": 0, "scale": {"value": 1.0, "clean": 0}}
+
+
 def test_fp16_leaves_out_an_overflowing_step_and_goes_on(batches: Make) -> None:
     run = Run(precision="fp16", steps=3)
     run.memory.scale.value = 2.0**127  # times any loss this overflows fp32

@@ -93,10 +93,18 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `idiolect … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
-    except MemoryError:
-        return _say("out of memory", "`idiolect plan RECIPE` shows what takes it", Exit.OUT_OF_MEMORY)
-    except Exception:
+    except Exception as error:
+        if _out_of_memory(error):
+            return _say("out of memory", "`idiolect plan RECIPE` shows what takes it", Exit.OUT_OF_MEMORY)
         return _bug()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if "torch" in sys.modules:  # whose own errors of that kind are plain RuntimeErrors
+        from idiolect.devices import is_out_of_memory
+
+        return is_out_of_memory(error)
+    return isinstance(error, MemoryError)
 
 
 def _say(what: str, mend: str, code: int) -> int:

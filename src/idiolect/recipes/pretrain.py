@@ -19,7 +19,7 @@ from idiolect.recipes.prepare import Prepared, prepare, say
 from idiolect.recipes.settings import Recipe
 from idiolect.runs import Run
 from idiolect.train import checkpoint, hooks, objectives, optimisers, resolve, schedules
-from idiolect.train.loop import FINISHED, Hook, Memory, fit
+from idiolect.train.loop import FINISHED, Diverged, Hook, Memory, fit
 from idiolect.train.settings import Resolved
 
 Ended = tuple[Any, str, int, watch.Totals]
@@ -101,18 +101,22 @@ def neural(run: Run, recipe: Recipe, data: Prepared, step: int | None, extra: Se
     resolved = resolve_once(run, recipe, model, batch_at, objective)
     optimizer, memory = optimisers.build(model, recipe.train), Memory(resolved)
     with watch.watching(run, recipe, resolved, data, model, optimizer, memory, step) as watched:
-        reason = fit(
-            model,
-            batch_at,
-            objective,
-            optimizer,
-            schedules.build(recipe.train),
-            settings=recipe.train,
-            resolved=resolved,
-            memory=memory,
-            start=watched.step,
-            hooks=[*watched.hooks, *extra],
-        )
+        try:
+            reason = fit(
+                model,
+                batch_at,
+                objective,
+                optimizer,
+                schedules.build(recipe.train),
+                settings=recipe.train,
+                resolved=resolved,
+                memory=memory,
+                start=watched.step,
+                hooks=[*watched.hooks, *extra],
+            )
+        except Diverged as error:
+            watched.save_aside(error.what)
+            raise
         watched.save(reason)
     if reason == hooks.EARLY_STOP:
         best = watched.validate.best_step

@@ -10,6 +10,7 @@ from typing import Any
 from idiolect import track
 from idiolect.decode.generate import complete
 from idiolect.decode.settings import DecodeSettings
+from idiolect.errors import UserError
 from idiolect.evaluate.score import unnormalised
 from idiolect.evaluate.verbs import evaluate_shards
 from idiolect.recipes.prepare import Prepared, say
@@ -90,11 +91,21 @@ class Watched:
         """A checkpoint of the last step done, unless there is one."""
         if self.saved == self.step:
             return
+        checkpoint.save(self.run, self._snapshot(), reason=reason, keep=self.recipe.checkpoint.keep)
+        self.saved = self.step
+
+    def save_aside(self, reason: str) -> None:
+        """What there was before the step that diverged, beside the checkpoints, which stay as they are."""
+        try:
+            folder = checkpoint.save_aside(self.run, self._snapshot(), reason=reason)
+            say(f"what there was before that step is kept aside in {folder}")
+        except UserError as error:  # the loss is what ended the run
+            say(f"nothing is kept aside: {error.what}")
+
+    def _snapshot(self) -> Snapshot:
         about = {**self.data.fingerprints, "validation_loss": self._validation_loss()}
         memory = {name: part.state() for name, part in self.remembering.items()}
-        snapshot = Snapshot(self.step, self.model.state_dict(), self.optimizer.tensors(), memory, about)
-        checkpoint.save(self.run, snapshot, reason=reason, keep=self.recipe.checkpoint.keep)
-        self.saved = self.step
+        return Snapshot(self.step, self.model.state_dict(), self.optimizer.tensors(), memory, about)
 
     def _validation_loss(self) -> float | None:
         """The loss measured at this very step when it was the best so far; what `keep` spares is the lowest."""
@@ -103,6 +114,8 @@ class Watched:
     def count(self, step: Step) -> None:
         """The hook that knows how far the run is; before all others."""
         self.step = step.step
+        if step.skipped:
+            say(f"left out, the weights stay as they are: {step.skipped}")
 
     def checkpoint(self, step: Step) -> None:
         """The hook that saves: every so often, and what early stopping would return to."""

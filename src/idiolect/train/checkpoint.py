@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The version of a checkpoint's own layout."""
-DAMAGED, LATER = "damaged-", "later-"
-"""How the name of a checkpoint begins that was set aside: it is not whole, or the run went on from an older one."""
+DAMAGED, LATER, DIVERGED = "damaged-", "later-", "diverged-"
+"""How the name of a checkpoint begins that lies aside: it is not whole, the run went on from an older one, or the next
+step diverged. Nothing reads or removes it; called step-N again, a whole one is as any other."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ def save(run: Run, snapshot: Snapshot, *, reason: str, keep: int) -> Path:
 
     Only then older checkpoints go: the newest `keep` stay, and besides them the one of the lowest
     `about["validation_loss"]`. When it cannot be written it is tried once more, on a full disk after those have gone
-    that would go next. Raises UserError (exit 4) when it still cannot be written; what is left is then whole.
+    that would go next. Raises UserError, and what is left is whole: exit 4 when it still cannot be written, 5 when a
+    number in it is not finite.
     """
+    _check_finite(snapshot)
     run.sync_metrics()
     try:
         folder = _write(run, snapshot, reason)
@@ -69,8 +72,24 @@ def save(run: Run, snapshot: Snapshot, *, reason: str, keep: int) -> Path:
     return folder
 
 
-def _write(run: Run, snapshot: Snapshot, reason: str) -> Path:
-    folder = run.checkpoint(snapshot.step)
+def save_aside(run: Run, snapshot: Snapshot, *, reason: str) -> Path:
+    """Saves the snapshot as checkpoints/diverged-step-N. Raises UserError as `save` does."""
+    _check_finite(snapshot)
+    return _write(run, snapshot, reason, DIVERGED)
+
+
+def _check_finite(snapshot: Snapshot) -> None:
+    """Raises UserError (exit 5) naming the first tensor with a number that is not finite: it is never saved."""
+    for part in (snapshot.model, snapshot.optimizer):
+        for name, tensor in part.items():
+            if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+                what = f"step {snapshot.step}: {name} holds a number that is not finite, so it is not saved"
+                mend = "lower train.learning_rate; the last checkpoint is as it was"
+                raise UserError(what, mend, Exit.DIVERGED)
+
+
+def _write(run: Run, snapshot: Snapshot, reason: str, mark: str = "") -> Path:
+    folder = run.checkpoints / f"{mark}{run.checkpoint(snapshot.step).name}"
     state = {
         "step": snapshot.step,
         "reason": reason,

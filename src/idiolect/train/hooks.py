@@ -54,7 +54,7 @@ def every(interval: int, act: Callable[[Step], None]) -> Hook:
 
 def figures(step: Step, device: str) -> dict[str, Any]:
     """One step as a line of metrics; bits per byte only where the objective counts the bytes of its labels."""
-    out = {
+    out: dict[str, Any] = {
         "step": step.step,
         "loss": step.loss,
         "norm": step.norm,
@@ -65,14 +65,19 @@ def figures(step: Step, device: str) -> dict[str, Any]:
     }
     if step.logs.get("bytes"):
         out["bits_per_byte"] = bits_per_byte(step.loss * step.count, int(step.logs["bytes"]))
+    if step.skipped:
+        out["skipped"] = step.skipped
     return out | {key: value for key, value in step.logs.items() if key != "bytes"}
 
 
 def log_metrics(write: Callable[[dict[str, Any]], None], interval: int, device: str) -> Hook:
-    """Hands `figures` of every `interval`-th step (and of step 1) to `write`, which owns metrics.jsonl or a tracker."""
+    """Hands `figures` of every `interval`-th step to `write`, which owns metrics.jsonl or a tracker.
+
+    Besides, those of step 1 and of every step that was skipped.
+    """
 
     def hook(step: Step) -> None:
-        if step.step == 1 or step.step % interval == 0:
+        if step.step == 1 or step.step % interval == 0 or step.skipped:
             write(figures(step, device))
 
     return hook
@@ -113,7 +118,8 @@ class Validate:
 
     def __call__(self, step: Step) -> str | None:
         """The hook."""
-        self.recent.append(step.loss)
+        if not step.skipped:
+            self.recent.append(step.loss)
         if not self.every or step.step % self.every:
             return None
         self.measure(step.step)

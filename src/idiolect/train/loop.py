@@ -43,6 +43,8 @@ class Step:
     """Wall clock of this step, hooks left out."""
     logs: Mapping[str, float]
     """The objective's further sums over the step."""
+    skipped: str = ""
+    """Why the optimiser did not move (see `train.on_nan`); empty when it did."""
 
 
 Hook = Callable[[Step], str | None]
@@ -56,6 +58,10 @@ class Diverged(UserError):
         mend = "lower train.learning_rate or lengthen train.warmup_steps; the last checkpoint is as it was"
         super().__init__(f"step {step}: {what}", mend, Exit.DIVERGED)
         self.step = step
+
+
+class NotFinite(Diverged):
+    """A loss or a gradient is infinite or no number."""
 
 
 class Memory:
@@ -74,13 +80,22 @@ class Memory:
         Losses above it do not enter the median; a median below FLOOR nats counts as FLOOR, for a loss near zero jumps.
         """
         bound = self.FACTOR * max(self.FLOOR, statistics.median(self.losses)) if self.losses else math.inf
-        if loss <= bound:
+        if math.isfinite(loss) and loss <= bound:
             self.losses.append(loss)
             self.above = 0
             return
         self.above += 1
         if self.above >= self.PATIENCE:
-            raise Diverged(step, f"the loss was above {bound:.3g} (3 x its median) for {self.above} steps on end")
+            self.above = 0  # who goes on from here with other settings gets as many steps
+            bad = f"above {bound:.3g} (3 x its median) or not finite"
+            raise Diverged(step, f"the loss was {bad} for {self.PATIENCE} steps on end")
+
+    def skip(self, problem: NotFinite, on_nan: str) -> str:
+        """Why a step is left out; a step so left out counts as one whose loss was too high. Else raises the problem."""
+        if on_nan == "stop":
+            raise problem
+        self.watch(problem.step, math.inf)
+        return problem.what
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint; JSON."""
@@ -142,17 +157,20 @@ def fit(
                     totals.append(total.detach())
                     logs.append(loss.logs)
                 *sums, norm = _losses_and_norm(totals, weights, memory.scale.value)
-                mean = sum(sums) / count
-                _check_losses(i + 1, sums)
-                if memory.scale.accepts(norm):
-                    _check_gradients(i + 1, norm, optimizer)
-                    memory.watch(i + 1, mean)
-                    _clip(weights, norm, settings.clip)
-                    optimizer.set_share(schedule(i))
-                    optimizer.step()
+                mean, skipped = sum(sums) / count, ""
+                try:
+                    _check_losses(i + 1, sums)
+                    if memory.scale.accepts(norm):
+                        _check_gradients(i + 1, norm, optimizer)
+                        memory.watch(i + 1, mean)
+                        _clip(weights, norm, settings.clip)
+                        optimizer.set_share(schedule(i))
+                        optimizer.step()
+                except NotFinite as problem:
+                    skipped = memory.skip(problem, settings.on_nan)
                 optimizer.zero_grad()
             rate = schedule(i) * settings.learning_rate
-            done = Step(i + 1, mean, count, norm, rate, time.perf_counter() - began, _summed(logs))
+            done = Step(i + 1, mean, count, norm, rate, time.perf_counter() - began, _summed(logs), skipped)
             with seeds.scope(settings.seed, "hooks", i):
                 reasons = [hook(done) for hook in hooks]  # every hook runs, whatever another one answers
             reason = next((reason for reason in reasons if reason), None)
@@ -173,7 +191,7 @@ def _losses_and_norm(totals: list[Tensor], weights: list[nn.Parameter], scale: f
 def _check_losses(step: int, sums: list[float]) -> None:
     for m, total in enumerate(sums):
         if not math.isfinite(total):
-            raise Diverged(step, f"the loss of micro-batch {m + 1} of {len(sums)} is {total}")
+            raise NotFinite(step, f"the loss of micro-batch {m + 1} of {len(sums)} is {total}")
 
 
 def _check_gradients(step: int, norm: float, optimizer: Optimizer) -> None:
@@ -181,8 +199,8 @@ def _check_gradients(step: int, norm: float, optimizer: Optimizer) -> None:
         return
     for name, weight in optimizer.named.items():
         if weight.grad is not None and not weight.grad.isfinite().all():
-            raise Diverged(step, f"the gradient of {name} is not finite")
-    raise Diverged(step, f"the norm of the gradient is {norm}")
+            raise NotFinite(step, f"the gradient of {name} is not finite")
+    raise NotFinite(step, f"the norm of the gradient is {norm}")
 
 
 def _clip(weights: list[nn.Parameter], norm: float, most: float) -> None:

@@ -42,6 +42,8 @@ class TrainSettings(Settings):
     """Momentum of sgd."""
     clip: float = Field(default=1.0, ge=0)
     """Largest norm of the gradient; 0 does not clip."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """A step whose loss or gradient is not finite: stop the run, or skip it, the weights untouched, up to 20 on end."""
     seed: int = Field(default=0, ge=0)
     """Seed of everything drawn in the run."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
