@@ -16,22 +16,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from benchmarks import measure
 from benchmarks.suite import Suite
-from idiolect import devices, files, seeds
-from idiolect.data.batch import Batch
-from idiolect.models.build import build
+from idiolect import devices, files
 from idiolect.models.settings import DecoderSettings, RecurrentSettings
 from idiolect.plan import limits
 from idiolect.plan.flops import flops_per_token, mfu
+from idiolect.recipes.bench import step_seconds
 from idiolect.report import svg_chart
-from idiolect.train import loop, objectives, optimisers
-from idiolect.train.settings import Resolved, TrainSettings
-
-WARM_UP = 2
-"""Steps not measured: the first allocate, and choose kernels."""
+from idiolect.train.settings import Resolved
 
 
 @dataclass(frozen=True)
@@ -62,28 +55,6 @@ def curve(
         rate = tokens / statistics.median(step_seconds(settings, vocabulary, count, resolved, steps))
         points.append(Point(count, tokens, rate, mfu(work, rate, peak)))
     return points
-
-
-def step_seconds(
-    settings: DecoderSettings | RecurrentSettings, vocabulary: int, rows: int, resolved: Resolved, steps: int
-) -> list[float]:
-    """Wall clock of each of `steps` steps of the one training loop, on ids drawn at random."""
-    train = TrainSettings(steps=WARM_UP + steps, batch_tokens=rows * settings.context, warmup_steps=0)
-    model = build(settings, vocabulary).to(resolved.device)
-    ids = torch.randint(0, vocabulary, (rows, settings.context + 1), generator=seeds.generator(0, "batch curve"))
-    batch = Batch(ids[:, :-1], ids[:, 1:])
-    times: list[float] = []
-    loop.fit(
-        model,
-        lambda step: [batch],
-        objectives.next_token,
-        optimisers.build(model, train),
-        lambda step: 1.0,
-        settings=train,
-        resolved=resolved,
-        hooks=[lambda step: times.append(step.seconds)],
-    )
-    return times[WARM_UP:]
 
 
 def main() -> None:

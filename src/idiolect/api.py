@@ -11,6 +11,7 @@ from typing import Any
 VERBS = {
     "quickstart": "idiolect.recipes.quickstart",
     "doctor": "idiolect.devices",
+    "bench": "idiolect.recipes.bench",
     "train_tokenizer": "idiolect.tokens.verbs",
     "encode": "idiolect.tokens.verbs",
     "decode": "idiolect.tokens.verbs",

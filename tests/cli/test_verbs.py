@@ -10,6 +10,11 @@ import pytest
 
 from idiolect import api, cli
 from idiolect.cli import run, show
+from idiolect.models.settings import DecoderSettings
+from idiolect.plan import limits
+from idiolect.plan.flops import flops_per_token
+from idiolect.plan.parameters import count
+from idiolect.recipes import bench
 
 TEXT = "".join(
     f"The number {n} is {'even' if n % 2 == 0 else 'odd'}, and {n + 1} comes after it.\n" for n in range(400)
@@ -166,6 +171,35 @@ def test_explore_shows_strategies_and_ranks_candidates(runs, tmp_path, capsys):
 def test_doctor_tells_what_will_be_used(capsys):
     found = printed(capsys, "doctor")
     assert found["precision"] in ("fp32", "bf16", "fp16") and found["cores"] >= 1
+
+
+def test_bench_prints_limits_and_speeds(capsys, monkeypatch):
+    small = {"layers": 1, "heads": 2, "width": 16, "context": 24}
+    monkeypatch.setattr(limits, "SHAPES", {"cpu": ((32, 32, 32),)})
+    for module, names in {
+        limits: {"SECONDS": 0.0, "BYTES": 1 << 20},
+        bench: {"TEXT": 30_000, "VOCABULARY": 300, "COUNTED": 500, "SCORED": 50, "STEPS": 3, "PROMPT": 5, "NEW": 6}
+        | {"TRAINED": DecoderSettings(**small), "DECODED": DecoderSettings(**small)},
+    }.items():
+        for name, value in names.items():
+            monkeypatch.setattr(module, name, value)
+    found = printed(capsys, "bench")
+    assert {"device", "hardware", "threads", "torch", "limits"} <= found.keys()
+    assert found["limits"]["matmul_flops"]["fp32"] > 0 and found["limits"]["read_bytes"] > 0
+    training, decoding, ngram = found["training"], found["decoding"], found["ngram"]
+    work = flops_per_token(DecoderSettings(**small), 300).total
+    peak = found["limits"]["matmul_flops"][training["precision"]]
+    assert training["mfu"] == pytest.approx(work * training["tokens_per_second"] / peak)
+    held = 4 * count(DecoderSettings(**small), 300).total
+    assert decoding["weight_bytes"] == held
+    rate = decoding["tokens_per_second"] * held / found["limits"]["read_bytes"]
+    assert decoding["share_of_bandwidth"] == pytest.approx(rate)
+    assert found["tokenising"]["bytes_per_second"] > 0
+    assert ngram["counted_tokens_per_second"] > 0 and ngram["scored_tokens_per_second"] > 0
+    assert run(["bench"]) == 0
+    out = capsys.readouterr().out
+    for words in ("matrix products, fp32", "memory, read", "training a small", "text to shards", "scoring by 5-grams"):
+        assert words in out
 
 
 def test_recipes_list_and_show(capsys, tmp_path):

@@ -11,6 +11,7 @@ from idiolect.errors import Exit, UserError
 VERBS = {
     "quickstart": "The whole life once, on text that every Python ships, in minutes on a CPU.",
     "doctor": "What this machine offers and what will be used.",
+    "bench": "This machine's limits, and Idiolect's own speed on it.",
     "recipes": "List the recipes that ship, or show one to start your own from.",
     "tokenizer": "Learn, use and compare tokenizers.",
     "plan": "Parameters and memory of a recipe, before anything runs.",

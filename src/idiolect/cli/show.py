@@ -128,6 +128,37 @@ def plan(result: Mapping[str, Any], as_json: bool) -> None:
         print(note)
 
 
+def bench(result: Mapping[str, Any], as_json: bool) -> None:
+    """Limits, and speeds with their share of them."""
+    if as_json:
+        json_object(result)
+        return
+    from idiolect.plan.memory import size
+
+    most, training, decoding, ngram = (result[key] for key in ("limits", "training", "decoding", "ngram"))
+    print(f"{result['hardware']}, {result['threads']} threads, torch {result['torch']}\n")
+    limits = [(f"matrix products, {name}", f"{rate / 1e9:,.0f} GFLOP/s") for name, rate in most["matmul_flops"].items()]
+    limits += [(f"memory, {name}", f"{most[f'{name}_bytes'] / 1e9:.1f} GB/s") for name in ("copy", "read")]
+    limits += [(f"matrix times vector, {n}", f"{r / 1e9:.1f} GB/s") for n, r in most["vector_bytes"].items()]
+    print(lines(["this machine at most", ""], limits))
+    speeds = [
+        (
+            f"training a small transformer, {training['precision']}",
+            f"{training['tokens_per_second']:,.0f} tokens/s",
+            f"{training['mfu']:.0%} of the products",
+        ),
+        (
+            f"decoding {size(decoding['weight_bytes'])} of weights, {decoding['precision']}",
+            f"{decoding['tokens_per_second']:.1f} tokens/s",
+            f"{decoding['share_of_bandwidth']:.0%} of reading memory",
+        ),
+        ("text to shards", f"{result['tokenising']['bytes_per_second'] / 1e6:.1f} MB/s", ""),
+        ("counting 5-grams", f"{ngram['counted_tokens_per_second']:,.0f} tokens/s", ""),
+        ("scoring by 5-grams", f"{ngram['scored_tokens_per_second']:,.0f} tokens/s", ""),
+    ]
+    print("\n" + lines(["Idiolect here", "", ""], speeds))
+
+
 def trained(result: Mapping[str, Any], as_json: bool) -> int:
     """The end of a run; the exit code says whether it was stopped by a signal."""
     if as_json:

@@ -38,6 +38,11 @@ def doctor(*, json: Json = False) -> None:
     show.facts(api.doctor(), json)
 
 
+def bench(*, json: Json = False) -> None:
+    """Measure this machine's limits, and how much of them training, decoding, tokenising and counting reach."""
+    show.bench(api.bench(), json)
+
+
 def recipes_list(*, json: Json = False) -> None:
     """List the recipes that ship."""
     show.facts(api.list_recipes(), json)

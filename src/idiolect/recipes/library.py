@@ -38,3 +38,16 @@ def docstrings(path: Path) -> Iterator[str]:
             text = ast.get_docstring(node)
             if text and len(text) >= SHORTEST:
                 yield text
+
+
+def source(size: int) -> str:
+    """The source of the standard library's modules, one after another, until `size` characters are reached."""
+    parts: list[str] = []
+    room = size
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("**/*.py")):
+        if room <= 0:
+            break
+        if SKIP.isdisjoint(path.parts):
+            parts.append(path.read_text(encoding="utf-8", errors="replace")[:room])
+            room -= len(parts[-1])
+    return "".join(parts)
