@@ -154,9 +154,20 @@ def hardware(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
+    return f"{_cpu()[0]} ({vector_units()})"
+
+
+def processor() -> str:
+    """The CPU and its instruction sets, for what is compiled for it alone; torch-free."""
+    return " ".join(_cpu())
+
+
+def _cpu() -> tuple[str, str]:
+    """The CPU's name and the instruction sets it says it has, as far as the system tells."""
     lines = (_read(PROC / "cpuinfo") or "").splitlines()
     facts = {line.split(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
-    return f"{facts.get('model name', platform.processor() or platform.machine())} ({vector_units()})"
+    name = facts.get("model name", platform.processor() or platform.machine())
+    return name, facts.get("flags") or facts.get("Features") or ""
 
 
 def vector_units() -> str:

@@ -36,7 +36,7 @@ def load(source: Path) -> ctypes.CDLL | None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        about = [source.read_bytes(), " ".join(FLAGS).encode(), version, devices.hardware("cpu").encode()]
+        about = [source.read_bytes(), " ".join(FLAGS).encode(), version, devices.processor().encode()]
         name = f"{source.stem}-{hashlib.sha256(b'|'.join(about)).hexdigest()[:16]}.so"
         target = folder() / name
         if not target.exists():
@@ -45,7 +45,7 @@ def load(source: Path) -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error).encode()
         line = said.decode("utf-8", "replace").strip().splitlines()[0]
-        print(f"{source.name} was not compiled; torch's own operations take its place: {line}", file=sys.stderr)
+        print(f"{source.name} was not compiled; slower ways take its place: {line}", file=sys.stderr)
         return None
 
 

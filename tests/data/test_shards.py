@@ -151,14 +151,14 @@ def test_a_killed_encode_goes_on_where_it_stopped(point, tmp_path, memory, token
     killed.join()
     assert killed.exitcode == 137
     (folder,) = (tmp_path / "killed" / "shards").iterdir()
-    parts = [list(p) for p in shards._parts(memory(documents))]
+    parts = list(shards._parts(memory(documents)))
     whole = {path.name for path in folder.glob("part-*")}
     assert len(whole) == {"part-00000:manifest": 0, "part-00003:rename": 3, "part-00002:placed": 3}.get(
         point, len(parts)
     )
 
     result = shards.encode(memory(documents), tokenizer, cache=tmp_path / "killed", workers=1)
-    missing = [document.text for part in parts[len(whole) :] for document in part]
+    missing = [text for texts, _ in parts[len(whole) :] for text in texts]
     assert tokenizer.seen == missing
     uninterrupted = shards.encode(memory(documents), tokenizer, cache=tmp_path / "whole")
     assert content(result.folder) == content(uninterrupted.folder)
@@ -202,8 +202,8 @@ def test_a_damaged_part_is_named_and_only_it_is_encoded_again(name, damage, enco
     tokenizer.seen.clear()
     with pytest.warns(UserWarning, match="encoded again"):
         encode(documents)
-    part = list(shards._parts(memory(documents)))[int(name[5:10])]
-    assert tokenizer.seen == [document.text for document in part]
+    texts, _ = list(shards._parts(memory(documents)))[int(name[5:10])]
+    assert tokenizer.seen == texts
     assert content(good.folder) == before
 
 

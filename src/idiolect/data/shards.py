@@ -213,18 +213,21 @@ def _whole(part: Path, key: str) -> bool:
     return False
 
 
-def _parts(corpus: Iterable[Text]) -> Iterator[list[Text]]:
-    """The documents a part holds, for each part in turn; the same whoever asks."""
-    gathered: list[Text] = []
+def _parts(corpus: Iterable[Text]) -> Iterator[tuple[list[str], list[bool]]]:
+    """The texts a part holds, and which of them end a document, for each part in turn; the same whoever asks."""
+    texts: list[str] = []
+    last: list[bool] = []
     size = 0
     for document in corpus:
-        gathered.append(document)
-        size += len(document.text) + EACH_DOCUMENT
+        text = document.text
+        texts.append(text)
+        last.append(document.last)
+        size += len(text) + EACH_DOCUMENT
         if size >= PART_SIZE:
-            yield gathered
-            gathered, size = [], 0
-    if gathered:
-        yield gathered
+            yield texts, last
+            texts, last, size = [], [], 0
+    if texts:
+        yield texts, last
 
 
 def _encode_missing(corpus: Corpus, tokenizer: Tokenizer, folder: Path, key: str, workers: int) -> int:
@@ -233,11 +236,11 @@ def _encode_missing(corpus: Corpus, tokenizer: Tokenizer, folder: Path, key: str
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for count, documents in enumerate(_parts(corpus), start=1):
+            for count, (texts, last) in enumerate(_parts(corpus), start=1):
                 part = _part(folder, count - 1)
                 if _whole(part, key):
                     continue
-                pending.append(pool.submit(_write_part, part, key, documents, tokenizer))
+                pending.append(pool.submit(_write_part, part, key, texts, last, tokenizer))
                 if len(pending) >= workers:
                     pending.popleft().result()
             while pending:
@@ -248,15 +251,15 @@ def _encode_missing(corpus: Corpus, tokenizer: Tokenizer, folder: Path, key: str
     return count
 
 
-def _write_part(part: Path, key: str, documents: Sequence[Text], tokenizer: Tokenizer) -> None:
-    encoded = tokenizer.encode_batch([document.text for document in documents])
-    sizes = [(len(ids), len(d.text.encode("utf-8")), d.last) for ids, d in zip(encoded, documents, strict=True)]
+def _write_part(part: Path, key: str, texts: Sequence[str], last: Sequence[bool], tokenizer: Tokenizer) -> None:
+    rows = tokenizer.encode_batch(texts)
+    sizes = [len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts]
+    documents = np.array([[*map(len, rows)], sizes, last], dtype="<i8").T
+    ids = np.concatenate(rows).astype(id_type(tokenizer.size))
+    assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
     with files.new_folder(part, key=key) as new:
-        with open(new / "ids.bin", "wb") as file:
-            for ids in encoded:
-                assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
-                file.write(ids.astype(id_type(tokenizer.size)).tobytes())
-        (new / "documents.bin").write_bytes(np.array(sizes, dtype="<i8").tobytes())
+        ids.tofile(new / "ids.bin")
+        (new / "documents.bin").write_bytes(documents.tobytes())
 
 
 def _write_documents(folder: Path, key: str, vocabulary: int, parts: int) -> None:

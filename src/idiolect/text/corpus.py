@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +39,7 @@ class Range:
             position += len(document.text)
             text = document.text[first:last]
             if text:
-                yield replace(document, text=text, last=document.last or position >= self.stop)
+                yield document._replace(text=text, last=document.last or position >= self.stop)
 
 
 class Corpus:

@@ -98,20 +98,24 @@ def read(
 
 def _plain(path: Path, document: Unit) -> Iterator[Document]:
     """The documents of a plain text file."""
+    name, source = path.name, str(path)
     if document == "file":
         parts = _parts(decoded(path), path)
         held = next(parts, None)
         while held is not None:
             after = next(parts, None)
-            yield Document(held, f"{path.name}:0", str(path), last=after is None)
+            yield Document(held, f"{name}:0", source, last=after is None)
             held = after
         return
     units = lines(decoded(path), path)
     if document == "paragraph":
         units = _paragraphs(units, path)
-    texts = (text for text in (unit.rstrip("\r\n") for unit in units) if text.strip())
-    for number, text in enumerate(texts):
-        yield Document(text, f"{path.name}:{number}", str(path))
+    number = 0
+    for unit in units:
+        text = unit.rstrip("\r\n")
+        if text and not text.isspace():
+            yield Document(text, f"{name}:{number}", source)
+            number += 1
 
 
 def _parts(pieces: Iterable[str], path: Path) -> Iterator[str]:

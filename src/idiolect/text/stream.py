@@ -121,12 +121,15 @@ def lines(pieces: Iterable[Any], path: Path, newline: Any = "\n") -> Iterator[An
     held: list[Any] = []
     length = 0
     for piece in pieces:
-        *whole, rest = piece.split(newline)
-        for line in whole:
-            yield newline[:0].join([*held, line, newline])
-            held, length = [], 0
-        held.append(rest)
-        length += len(rest)
+        first, *whole = piece.split(newline)
+        held.append(first)
+        length += len(first)
+        if whole:
+            yield newline[:0].join([*held, newline])
+            rest = whole.pop()
+            for line in whole:
+                yield line + newline
+            held, length = [rest], len(rest)
         if length > LARGEST_LINE:
             raise too_long(path)
     if length:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -14,7 +15,7 @@ import tokenizers
 
 from idiolect import files
 from idiolect.errors import UserError
-from idiolect.tokens import describe, folder
+from idiolect.tokens import bytepairs, describe, folder, tables
 from idiolect.tokens.roles import Roles
 from idiolect.tokens.stream import TextStream
 
@@ -99,31 +100,57 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, uint32 [T], computed by all cores; long texts are shared among them too."""
-        rows: list[list[np.ndarray]] = [[] for _ in texts]
-        for group in self._groups(texts):
+        encode = self._way(sum(map(len, texts)))
+        parts, counts = [np.empty(0, dtype=np.uint32)], np.zeros(len(texts), dtype=np.int64)
+        for rows, group in self._groups(texts):
             try:
-                encodings = self._native.encode_batch_fast([text for _, text in group], add_special_tokens=False)
-            except TypeError:
+                ids, lengths = encode(group)
+            except (TypeError, UnicodeEncodeError):
                 raise UserError(
                     "the text holds half of a surrogate pair, which no UTF-8 text can", "remove it from the text"
                 ) from None
-            for (row, _), encoding in zip(group, encodings, strict=True):
-                rows[row].append(np.array(encoding.ids, dtype=np.uint32))
-        empty = np.empty(0, dtype=np.uint32)
-        return [self._as_content(np.concatenate(row) if row else empty) for row in rows]
+            parts.append(ids)
+            np.add.at(counts, rows, lengths)
+        ids, ends = np.concatenate(parts), np.cumsum(counts).tolist()
+        found = [ids[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        if any(self._control[part].any() for part in parts):
+            found = [self._as_content(row) for row in found]
+        return found
 
-    def _groups(self, texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-        """(number of the text, stretch of it) in groups of about AT_ONCE characters."""
-        group: list[tuple[int, str]] = []
+    def _way(self, characters: int) -> tables.Encode:
+        """How a text of that length is encoded soonest; the ids are the library's in every way."""
+        if self._table:
+            return self._table
+        pairs = self._pairs if characters >= bytepairs.WORTH else None
+        return pairs.encode if pairs else self._by_library
+
+    @functools.cached_property
+    def _table(self) -> tables.Encode | None:
+        return tables.encoder(self._spec)
+
+    @functools.cached_property
+    def _pairs(self) -> bytepairs.Encoder | None:
+        return bytepairs.encoder(self._spec)
+
+    def _by_library(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        encodings = self._native.encode_batch_fast(texts, add_special_tokens=False)
+        rows = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+        return np.concatenate([*rows, np.empty(0, dtype=np.uint32)]), np.array([*map(len, rows)], dtype=np.int64)
+
+    def _groups(self, texts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
+        """Stretches in groups of about AT_ONCE characters, and the number of the text that each is of."""
+        rows: list[int] = []
+        group: list[str] = []
         length = 0
         for row, text in enumerate(texts):
-            for stretch in stretches(text, self._cut):
-                group.append((row, stretch))
+            for stretch in stretches(text, self._cut) if len(text) > STRETCH else (text,):
+                rows.append(row)
+                group.append(stretch)
                 length += len(stretch)
                 if length >= AT_ONCE:
-                    yield group
-                    group, length = [], 0
-        yield group
+                    yield rows, group
+                    rows, group, length = [], [], 0
+        yield rows, group
 
     def _as_content(self, ids: np.ndarray) -> np.ndarray:
         """ids [T] in which the control tokens that a text spelled out whole are spelled by other tokens.
