@@ -1,5 +1,8 @@
 """From settings to weights: drawn through seeds alone, the same whatever else is drawn."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -79,3 +82,15 @@ def test_score_in_chunks_equals_score_at_once(monkeypatch):
     torch.testing.assert_close(score(model, ids, lengths), whole, rtol=0, atol=1e-6)
     assert max(largest) == 3 and sum(largest) == 12 + 1 + 6  # only real positions meet the head
     assert not score(model, ids[:, :1]).any() and score(model, ids[:, :1]).shape == (5, 1)
+
+
+def test_building_imports_neither_torchs_compiler_nor_its_algebra():
+    code = (
+        "import sys\nfrom idiolect.models.build import build\n"
+        "from idiolect.models.settings import DecoderSettings, RecurrentSettings\n"
+        "build(DecoderSettings(layers=1, heads=2, width=8, context=4), 7)\n"
+        "build(RecurrentSettings(kind='lstm', layers=1, width=8, context=4), 7)\n"
+        "print([name for name in ('torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
