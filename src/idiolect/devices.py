@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import math
 import os
 import platform
@@ -105,6 +106,11 @@ def _read(path: Path) -> str | None:
         return None
 
 
+def resident_memory() -> int:
+    """Bytes of the host's memory that this process holds now; 0 where the system does not tell."""
+    return int((_read(PROC / "self/statm") or "0 0").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def peak_memory(device: str) -> int:
     """Most bytes this process has held: on an accelerator what torch allocated there, else resident memory."""
     if device.startswith("cuda"):
@@ -177,10 +183,12 @@ def vector_units() -> str:
     return torch.backends.cpu.get_cpu_capability()
 
 
+@functools.cache
 def race(device: str, size: int | None = None) -> dict[str, float]:
     """Measured rates of a square matrix product, in GFLOP/s, for fp32, bf16 and fp16.
 
-    Only a measurement tells: CPUs without bf16 units emulate it, some sixty times slower than fp32.
+    Only a measurement tells: CPUs without bf16 units emulate it, some sixty times slower than fp32. Measured once in a
+    process, so that all it decides is decided alike.
     """
     import torch
 

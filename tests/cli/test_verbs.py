@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from idiolect import api, cli
+from idiolect import api, cli, devices
 from idiolect.cli import run, show
 from idiolect.models.settings import DecoderSettings
 from idiolect.plan import limits
@@ -139,6 +139,21 @@ def test_plan_says_what_a_recipe_needs(capsys):
     assert found["memory_bytes"]["total"] > 16 * found["parameters"]
     assert printed(capsys, "plan", "gpt")["saved_as"] == "llama"
     assert printed(capsys, "plan", "lstm")["saved_as"] == "idiolect-lstm"
+
+
+def test_plan_counts_what_the_process_holds_and_the_arithmetic_the_run_would_choose(capsys, monkeypatch):
+    rates = {"fp32": 1.0, "bf16": 1.0, "fp16": 1.0}
+    monkeypatch.setattr(devices, "race", lambda device: rates)
+    monkeypatch.setattr(devices, "choose", lambda name: "cpu")
+    plain = printed(capsys, "plan", "gpt")
+    rates["bf16"] = 2.0
+    mixed = printed(capsys, "plan", "gpt")
+    assert mixed["memory_bytes"]["activations"] < plain["memory_bytes"]["activations"]
+    assert printed(capsys, "plan", "gpt", "train.precision=fp32")["memory_bytes"] == plain["memory_bytes"] | {
+        key: pytest.approx(plain["memory_bytes"][key], rel=0.2) for key in ("process", "total")
+    }
+    held = plain["memory_bytes"]["process"]
+    assert held > 50e6 and plain["memory_available_bytes"] > held
 
 
 def test_an_ngram_goes_out_as_arpa_and_comes_back(runs, tmp_path, capsys):

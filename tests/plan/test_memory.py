@@ -107,6 +107,14 @@ def test_splitting_and_recomputing_need_less():
     assert total(activation_checkpointing=True) < 0.7 * total()
 
 
+def test_what_the_process_holds_already_counts_on_a_cpu_only():
+    train = TrainSettings(batch_tokens=64)
+    plain, held = (training_memory(SMALL, train, V, process=process) for process in (0, 10**9))
+    assert held.total - plain.total == held.items["process"] == 10**9
+    assert "process" not in training_memory(SMALL, train, V, device="cuda", process=10**9).items
+    assert training_memory(NGramSettings(), train, V, tokens=7, process=10**9).items["process"] == 10**9
+
+
 def test_the_total_is_the_sum_and_comes_last():
     assert Memory({"weights": 3, "batch": 4}).as_dict() == {"weights": 3, "batch": 4, "total": 7}
 
@@ -123,16 +131,17 @@ def suggested(error, model, train):
 @pytest.mark.parametrize(
     ("share", "expected"),
     [
-        (0.6, ["train.micro_batches"]),
-        (0.15, ["train.micro_batches", "train.activation_checkpointing"]),
-        (0.1, ["model.context", "train.micro_batches", "train.activation_checkpointing"]),
-        (0.07, ["model.width", "train.micro_batches", "train.activation_checkpointing"]),
+        (0.59, ["train.micro_batches"]),
+        (0.12, ["train.micro_batches", "train.activation_checkpointing"]),
+        (0.07, ["model.context", "train.micro_batches", "train.activation_checkpointing"]),
+        (0.04, ["model.width", "train.micro_batches", "train.activation_checkpointing"]),
     ],
 )
 def test_what_does_not_fit_is_refused_with_what_would(share, expected):
     model = DecoderSettings(layers=8, heads=4, width=256, context=512)
     train = TrainSettings(batch_tokens=8192)
-    available = int(training_memory(model, train, 4096).total * share)
+    whole, fixed = training_memory(model, train, 4096).total, memory.FRAMEWORK["cpu"]
+    available = fixed + int((whole - fixed) * share)
     with pytest.raises(UserError) as error:
         check_fits(model, train, 4096, available)
     assert error.value.code == Exit.OUT_OF_MEMORY
@@ -195,7 +204,7 @@ def test_counting_takes_no_more_than_estimated():
     ids=["decoder", "lstm", "muon"],
 )
 def test_the_estimate_covers_what_a_process_really_takes(asked):
-    """Loose bounds: allocators differ. As measured, the estimate is 0.9 to 1.4 of the growth."""
+    """It covers the growth, and is not uselessly high."""
     asked = {**asked, "vocabulary": 4096}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("measure.py")), json.dumps(asked)],
@@ -208,4 +217,4 @@ def test_the_estimate_covers_what_a_process_really_takes(asked):
     kind = model.pop("kind", "decoder")
     settings = DecoderSettings(**model) if kind == "decoder" else RecurrentSettings(kind=kind, **model)
     estimate = training_memory(settings, TrainSettings(**asked["train"]), 4096).total
-    assert 0.85 * int(done.stdout) < estimate < 1.7 * int(done.stdout)
+    assert int(done.stdout) < 1.1 * estimate < 2.5 * int(done.stdout)

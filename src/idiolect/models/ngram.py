@@ -113,7 +113,7 @@ class NGram:
         trie, self.counts = count(tokens, self.settings.order, self.symbols)
         table = BackoffTable(trie, SMOOTHING[self.settings.smoothing](trie, self.counts, self.settings))
         infinite = self.settings.smoothing == "infinite"
-        self._table = SuffixTable.build(tokens, table, self.counts, self.settings.strength) if infinite else table
+        self._table = SuffixTable.build(tokens, table, self.settings.strength) if infinite else table
         return self
 
     def init_state(
@@ -141,15 +141,11 @@ class NGram:
 
     def score(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """log p(ids[b, t] | ids[b, :t]) in nats, float64 [B, T]; column 0 and padding are 0."""
-        real = torch.ones(ids.shape, dtype=torch.bool)
-        if lengths is not None:
-            real = torch.arange(ids.shape[1]) < lengths.cpu()[:, None]
-        rows = pad(torch.where(real, ids.cpu(), NONE), (1, 0), value=NONE)[pad(real, (1, 0), value=True)]
-        logs = self.table.score(rows.numpy()[None])[0]  # all rows in one, without padding, with NONE before each
-        out = torch.zeros(ids.shape, dtype=torch.float64)
-        out[real] = torch.from_numpy(logs)[rows != NONE]
+        out = torch.from_numpy(self.table.score(ids.cpu().numpy())).to(ids.device)
         out[:, 0] = 0
-        return out.to(ids.device)
+        if lengths is not None:
+            out[torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None].to(ids.device)] = 0
+        return out
 
     def fractions(self, context: Sequence[int]) -> dict[int, Fraction]:
         """The exact relative frequency of every token seen after the last order - 1 tokens of `context`.
@@ -215,7 +211,7 @@ class NGram:
         model._table = table = BackoffTable(trie, weights)
         if settings.smoothing == "infinite" and model.counts is not None:
             followers = _stored(tensors, "followers", np.int32, int(model.counts[0].sum()) + 1)
-            model._table = SuffixTable(followers, table, model.counts, settings.strength)
+            model._table = SuffixTable(followers, table, settings.strength)
         return model
 
 

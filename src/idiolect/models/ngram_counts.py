@@ -108,13 +108,12 @@ class Trie:
         """The nodes of `parents` followed by `tokens` (one shape), NONE where that was never counted."""
         if order == 1:
             return tokens
-        keys, nodes = self.keys[order - 2], np.full(tokens.size, NONE)
-        asked = np.flatnonzero((parents >= 0) & (tokens >= 0))  # of the high orders, few
-        if len(keys) and len(asked):
-            wanted = parents.take(asked) * self.symbols.vocabulary + tokens.take(asked)
-            at = keys.searchsorted(wanted)
-            nodes[asked] = np.where(keys.take(at, mode="clip") == wanted, at, NONE)
-        return nodes.reshape(tokens.shape)
+        keys = self.keys[order - 2]
+        if not len(keys):
+            return np.full(tokens.shape, NONE)
+        wanted = np.where(parents >= 0, parents * self.symbols.vocabulary + tokens, NONE)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        return np.where(keys[at] == wanted, at, NONE)
 
     def followers(self, order: int, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All children of `contexts` (nodes of order - 1, [n]): for each, the index into `contexts`, and its node."""

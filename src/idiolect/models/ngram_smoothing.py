@@ -6,13 +6,13 @@ where it was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from idiolect.models.ngram_counts import Trie, read_so_far, shift
+from idiolect.models.ngram_counts import Trie, read_so_far
 from idiolect.models.settings import NGramSettings
 
 FALLBACK = (0.5, 1.0, 1.5)
@@ -43,24 +43,17 @@ class BackoffTable:
     trie: Trie
     weights: Weights
 
-    def score(self, tokens: np.ndarray, walk: Iterable[tuple[np.ndarray, np.ndarray]] | None = None) -> np.ndarray:
-        """log p(tokens[b, t] | tokens[b, :t]) for int64 [B, W] → float64 [B, W].
-
-        Where tokens are NONE a new text begins, and the result means nothing. `walk` may give what trie.walk does.
-        """
-        base, unseen = self.weights.base, self.weights.unseen_context
-        before = shift(read_so_far(tokens, self.trie.symbols))
+    def score(self, tokens: np.ndarray) -> np.ndarray:
+        """log p(tokens[b, t] | tokens[b, :t]) for int64 [B, W] → float64 [B, W]; NONE before a row's first token."""
+        before = read_so_far(tokens, self.trie.symbols)
+        before[:, 1:], before[:, 0] = before[:, :-1].copy(), 0
         out = self.weights.scores[0][tokens]
-        for order, (contexts, nodes) in enumerate(self.trie.walk(tokens) if walk is None else walk, start=1):
-            if order == 1:
-                continue
-            if base is not None or unseen:
-                deep = before >= order - 1
-                out = np.where(deep, (out if base is None else base[tokens]) + np.where(contexts < 0, unseen, 0.0), out)
-            at = np.flatnonzero(contexts >= 0)
-            out.flat[at] += self.weights.backoffs[order - 2][contexts.take(at)]
-            at = np.flatnonzero(nodes >= 0)
-            out.flat[at] = self.weights.scores[order - 1][nodes.take(at)]
+        for order, (contexts, nodes) in enumerate(self.trie.walk(tokens), start=1):
+            if order > 1:
+                base = None if self.weights.base is None else self.weights.base[tokens]
+                lower = self._lower(out, order, contexts, base)
+                found = _pick(self.weights.scores[order - 1], nodes, 0.0)
+                out = np.where(before >= order - 1, np.where(nodes >= 0, found, lower), out)
         return out
 
     def distributions(self, tokens: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -18,8 +18,9 @@ from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSe
 from idiolect.plan.parameters import Settings, attention_matrices, count, mlp_matrices
 from idiolect.train.settings import TrainSettings
 
-FRAMEWORK = {"cpu": 100 << 20, "cuda": 700 << 20, "mps": 200 << 20}
-"""What torch takes besides tensors once a step has run: threads, kernels' scratch, the accelerator's context."""
+FRAMEWORK = {"cpu": 250 << 20, "cuda": 700 << 20, "mps": 200 << 20}
+"""What comes besides tensors until a step has run: torch's later imports (its compiler's alone are 80 MB), threads,
+kernels' scratch, the accelerator's context, and what encoding the text leaves behind."""
 CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 27}
 """Most logits held at once; `train.crossentropy` owns the numbers, a test holds them equal."""
 FEWEST_ROWS = 2048
@@ -65,14 +66,19 @@ def training_memory(
     precision: str = "fp32",
     packed: bool = True,
     tokens: int = 0,
+    process: int = 0,
 ) -> Memory:
-    """Peak bytes of a training run, above what the process takes once torch is imported.
+    """Peak bytes of a training run: on a CPU all that the process holds, on an accelerator what it holds there.
 
     `packed`: rows may hold several documents, so attention has a mask. `tokens` of text are what an n-gram counts.
+    `process` is what this process holds before: Python, torch, their libraries (`devices.resident_memory`).
     """
+    if device != "cpu":
+        process = 0
     if isinstance(model, NGramSettings):
         kept = count(model, vocabulary, tokens).total * STORED
-        return Memory({"weights": kept, "counting": COUNTING_ROOM + tokens * COUNTING})
+        items = {"weights": kept, "counting": COUNTING_ROOM + tokens * COUNTING, "process": process}
+        return Memory(_without_zeros(**items))
     N = count(model, vocabulary).total
     e = 4 if precision == "fp32" else 2
     rows = max(1, train.batch_tokens // model.context)
@@ -96,7 +102,8 @@ def training_memory(
     if train.micro_batches > 1 or train.activation_checkpointing:
         share *= MIXED
     passing = items["activations"] + items["backward"] + items["logits"]
-    return Memory({**items, "fragments": int(share * passing), "framework": FRAMEWORK[device]})
+    items |= {"fragments": int(share * passing), "framework": FRAMEWORK[device], "process": process}
+    return Memory(_without_zeros(**items))
 
 
 @dataclass(frozen=True)
@@ -185,8 +192,9 @@ def check_fits(
     precision: str = "fp32",
     packed: bool = True,
     tokens: int = 0,
+    process: int = 0,
 ) -> Memory:
-    """The memory of the run, if it fits into `available` bytes.
+    """The memory of the run, if it fits into `available` bytes, what the process holds already counted in both.
 
     Raises UserError (exit 7) otherwise, naming the smallest change of the recipe that does fit by this same estimate:
     more micro-batches (the same result), else activation checkpointing besides (the same result), else a shorter
@@ -194,7 +202,9 @@ def check_fits(
     """
 
     def needed(m: Settings, t: TrainSettings) -> Memory:
-        return training_memory(m, t, vocabulary, device=device, precision=precision, packed=packed, tokens=tokens)
+        return training_memory(
+            m, t, vocabulary, device=device, precision=precision, packed=packed, tokens=tokens, process=process
+        )
 
     memory = needed(model, train)
     if memory.total <= available:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idiolect import devices
@@ -46,7 +46,7 @@ def numbers(recipe: Recipe, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
         "parameters_are_a_bound": parameters.bound,
         "parameter_parts": dict(parameters.parts),
         "memory_bytes": memory.as_dict(),
-        "memory_available_bytes": devices.memory_available(machine["device"]),
+        "memory_available_bytes": _available(machine),
     }
     if not isinstance(recipe.model, NGramSettings):
         trained = recipe.train.steps * recipe.train.batch_tokens
@@ -81,14 +81,21 @@ def of_run(recipe: Recipe, data: Prepared) -> dict[str, Any]:
 
 def _check(recipe: Recipe, vocabulary: int, tokens: int) -> None:
     machine = _machine(recipe)
-    available = devices.memory_available(machine["device"])
-    check_fits(recipe.model, recipe.train, vocabulary, available, tokens=tokens, **machine)
+    check_fits(recipe.model, recipe.train, vocabulary, _available(machine), tokens=tokens, **machine)
+
+
+def _available(machine: Mapping[str, Any]) -> int:
+    """Bytes that a run may hold in all: what is free, and what this process, which the plan counts, holds already."""
+    return devices.memory_available(machine["device"]) + machine["process"]
 
 
 def _machine(recipe: Recipe) -> dict[str, Any]:
-    """What the estimate depends on besides the recipe: device, arithmetic, masks."""
+    """What the estimate depends on besides the recipe: device, arithmetic, masks, what is held already."""
     resolved, asked = recipe.resolved, recipe.train
     device = resolved.device if resolved else devices.choose(asked.device)
-    precision = resolved.precision if resolved else asked.precision
+    precision: str = resolved.precision if resolved else asked.precision
+    if precision == "auto":  # as `train.resolve` will choose
+        precision = devices.fastest(device, devices.race(device))
     packed = recipe.data.packing == "documents"
-    return {"device": device, "precision": "fp32" if precision == "auto" else precision, "packed": packed}
+    process = devices.resident_memory() if device == "cpu" else 0
+    return {"device": device, "precision": precision, "packed": packed, "process": process}
