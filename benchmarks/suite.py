@@ -31,6 +31,8 @@ from idiolect.plan import limits
 
 MODULES = {
     "batch_curve": "Training speed against the batch",
+    "cache_curve": "A token against the text before it",
+    "memory": "Memory",
 }
 """Module → its heading on the page, in the page's order."""
 
