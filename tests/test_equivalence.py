@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from idiolect.models import stepping
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
 
@@ -30,6 +31,7 @@ SETTINGS = {
     ),
     "bare": DecoderSettings(layers=1, heads=1, width=7, context=19, position="none", mlp="relu"),
 }
+SETTINGS |= {f"{name} by torch": s for name, s in SETTINGS.items() if s.kind == "decoder"}  # without the kernel
 COUNTED = {
     "mle": NGramSettings(order=3, smoothing="mle"),
     "add-k": NGramSettings(order=2, smoothing="add-k"),
@@ -47,7 +49,9 @@ class Documents:
 
 
 @pytest.fixture(params=[*SETTINGS, *COUNTED])
-def model(request):
+def model(request, monkeypatch):
+    if request.param.endswith("by torch"):
+        monkeypatch.setattr(stepping, "library", lambda: None)
     if request.param in COUNTED:
         return build(COUNTED[request.param], V).fit(Documents)
     model = build(SETTINGS[request.param], V, seed=3)

@@ -5,6 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from idiolect.models import stepping
 from idiolect.models.build import build
 from idiolect.models.decoder import BLOCK
 from idiolect.models.settings import DecoderSettings
@@ -89,3 +90,15 @@ def test_EF2_flops_of_a_cached_token_are_at_most_linear(model):
     # without a cache the same token costs the whole text again
     half, whole = (flops(lambda: model.body(torch.zeros(1, t, dtype=torch.int64))) for t in (C // 2, C))
     assert whole > 2 * half > 50 * counted[-1]
+
+
+@pytest.mark.skipif(stepping.library() is None, reason="no C++ compiler here")
+def test_EF2_the_kernels_operations_are_exactly_linear(model):
+    """The same token as one call into the kernel, which counts where it multiplies: no block of the cache, t slots."""
+    matrices = sum(p.numel() for name, p in model.named_parameters() if p.dim() == 2)
+    state = model.init_state(1, C)
+    token = torch.zeros(1, 1, dtype=torch.int64)
+    for t in range(1, C + 1):
+        kernel = stepping.stepper(model, model.settings, token, state)
+        model.step(token, state, last=True)
+        assert 2 * kernel.operations == 2 * matrices + L * 4 * H * d * t

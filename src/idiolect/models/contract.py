@@ -67,6 +67,7 @@ class LanguageModel(Protocol):
     def step(self, ids: Tensor, state: Any, lengths: Tensor | None = None, last: bool = False) -> tuple[Tensor, Any]:
         """Reads ids [B, T]; returns (logits [B, T, V], or [B, 1, V] at each row's last real id if `last`, state).
 
+        Logits are float32 or better, whatever the weights are: bf16 has ties where a model has none.
         Ids are right-padded: ids at or past lengths[b] (int64 [B], all T when None) change nothing. The state
         passed in is consumed. A row of length 0 keeps its state; its logits mean nothing.
         """

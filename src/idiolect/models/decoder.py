@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from idiolect.errors import UserError
-from idiolect.models import layers
+from idiolect.models import layers, stepping
 from idiolect.models.contract import last_positions
 from idiolect.models.score import score
 from idiolect.models.settings import DecoderSettings
@@ -182,8 +182,13 @@ class Decoder(nn.Module):
         B, T = ids.shape
         window, first = self.settings.window, state.used == 0
         lengths = None if lengths is None else lengths.to(ids.device)
-        ids = layers.blank(ids, lengths)
         state.grow(T, lengths)
+        kernel = stepping.stepper(self, self.settings, ids, state)
+        if kernel is not None:
+            logits = kernel.step(ids, state, lengths, last)
+            state.lengths = state.lengths + (T if lengths is None else lengths)
+            return logits, state
+        ids = layers.blank(ids, lengths)
         positions = state.lengths[:, None] + torch.arange(T, device=ids.device)  # [B, T]
         slots = positions.clamp(max=state.capacity)
         rows = torch.arange(B, device=ids.device)[:, None]
@@ -205,7 +210,8 @@ class Decoder(nn.Module):
         if last:
             x = last_positions(x, lengths)
         state.lengths = state.lengths + (T if lengths is None else lengths)
-        return self.head(self.norm(x)), state
+        logits = self.head(self.norm(x))
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)), state
 
     def score(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """log p(ids[b, t] | ids[b, :t]) in nats, [B, T]; column 0 and padding are 0."""
