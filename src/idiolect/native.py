@@ -36,7 +36,9 @@ def load(source: Path) -> ctypes.CDLL | None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        about = [source.read_bytes(), " ".join(FLAGS).encode(), version, devices.processor().encode()]
+        parts = sorted(source.parent.glob(f"{source.stem}*.h"))  # what the file may include
+        about = [*(part.read_bytes() for part in (source, *parts)), " ".join(FLAGS).encode(), version]
+        about.append(devices.processor().encode())
         name = f"{source.stem}-{hashlib.sha256(b'|'.join(about)).hexdigest()[:16]}.so"
         target = folder() / name
         if not target.exists():

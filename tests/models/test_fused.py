@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from idiolect import native
 from idiolect.data.batch import Batch
-from idiolect.models import fused, layers
+from idiolect.models import fused, fused_block, layers
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings
 from idiolect.train import objectives
@@ -82,6 +82,54 @@ def test_cross_entropy_and_its_gradient_are_torchs_in_fp32():
     torch.testing.assert_close(logits.float(), exact.grad, rtol=2 * BF16, atol=1e-6)
 
 
+@needs_compiler
+def test_cross_entropy_clears_what_lies_between_rows():
+    buffer, labels = drawn(5, 101), torch.tensor([3, -100, 0, 96, 50])
+    alone = buffer[:, :97].contiguous()
+    losses = fused.cross_entropy_(buffer[:, :97], labels), fused.cross_entropy_(alone, labels)
+    assert torch.equal(*losses) and torch.equal(buffer[:, :97], alone) and not buffer[:, 97:].any()
+
+
+needs_products = pytest.mark.skipif(not fused.products(), reason="products are torch's here")
+
+
+@needs_products
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("n", "K", "N"), [(6, 2, 2), (7, 38, 62), (101, 1034, 66), (1543, 58, 134), (53, 34, 1030)])
+def test_linear_layers_and_their_gradients_are_torchs_in_fp32(n, K, N, bias):
+    layer, x = torch.nn.Linear(K, N, bias=bias), drawn(n, K)
+    given = [x.requires_grad_(), *layer.parameters()]
+    exact = F.linear(x.float(), layer.weight, layer.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = fused.linear(layer, x)
+    assert ours.dtype == torch.bfloat16
+    assert_near(ours, exact)
+    upstream = drawn(n, N)
+    for got, want in zip(gradients(ours, given, upstream), gradients(exact, given, upstream)):
+        assert got.dtype == want.dtype
+        assert_near(got, want.float())
+
+
+@needs_products
+def test_products_add_in_place_and_keep_to_their_columns():
+    x, dout, weight = drawn(13, 34), drawn(13, 22), drawn(22, 34).float()
+    room = torch.full((13, 29), 3.0).bfloat16()
+    fused.product(x, weight, None, room[:, 3:25])
+    assert_near(room[:, 3:25], x.float() @ weight.t())
+    assert (room[:, :3] == 3).all() and (room[:, 25:] == 3).all()
+    dx = x.clone()
+    assert_near(fused.product_input(dout, weight, dx, dx), x.float() + dout.float() @ weight)
+    dw = weight.clone()
+    assert_near(fused.product_weight(dout, x, dw), weight + dout.float().t() @ x.float())
+
+
+@needs_products
+def test_an_odd_number_of_outputs_is_read_past_its_end():
+    dout, weight = torch.zeros(11, 9).bfloat16(), drawn(7, 6).float()
+    dout[:, :7] = drawn(11, 7)
+    assert_near(fused.product_input(dout[:, :7], weight, torch.empty(11, 6).bfloat16()), dout[:, :7].float() @ weight)
+
+
 def ranges(B, T):
     """Documents of different lengths in each row: the first position that each query reads."""
     starts = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < 0.07
@@ -148,6 +196,66 @@ def test_a_model_trains_the_same_without_a_compiler(monkeypatch, settings, segme
         assert (gradient - theirs[name]).norm() <= 0.03 * theirs[name].norm(), name
 
 
+BLOCKS = {
+    "gpt2": {"norm": "layer", "mlp": "gelu", "position": "learned"},
+    "llama": {},
+    "grouped, biased": {"kv_heads": 2, "attention_bias": "all", "mlp_bias": True},
+    "gpt2, biased": {"norm": "layer", "mlp": "gelu", "attention_bias": "qkv", "mlp_bias": True},
+}
+
+
+def block_and_input(changes):
+    settings = DecoderSettings(layers=1, heads=4, width=64, mlp_width=106, context=53, **changes)
+    block, generator = layers.Block(settings), torch.Generator().manual_seed(5)
+    for p in block.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=generator)
+    rope = layers.rotary(torch.arange(53), 16, 1e4) if settings.position == "rope" else None
+    return block, rope, torch.randn(3, 53, 64, generator=generator).requires_grad_(), drawn(3, 53, 64).float()
+
+
+@needs_products
+@pytest.mark.parametrize("packed", [False, True], ids=["", "packed"])
+@pytest.mark.parametrize("changes", BLOCKS.values(), ids=BLOCKS.keys())
+def test_a_block_and_its_gradients_are_those_of_its_modules_in_fp32(changes, packed):
+    block, rope, x, upstream = block_and_input(changes)
+    first = ranges(3, 53) if packed else None
+    mask = None if first is None else layers.between(first, torch.arange(53))[:, None]
+    exact, wanted = block(x, rope, mask), [x, *block.parameters()]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused_block.takes(block, x)
+        ours = block(x, rope, first=first)
+    assert ours.dtype == torch.float32
+    assert_near(ours, exact)
+    for got, want in zip(gradients(ours, wanted, upstream), gradients(exact, wanted, upstream)):
+        assert got.dtype == torch.float32
+        assert (got - want).norm() <= 6 * BF16 * want.norm()
+
+
+@needs_products
+def test_a_block_with_frozen_parts_moves_the_others_alone():
+    block, rope, x, upstream = block_and_input({"attention_bias": "all"})
+    frozen = ["attention.key.weight", "attention.out.bias", "mlp.up.weight", "mlp_norm.weight"]
+    for name in frozen:
+        block.get_parameter(name).requires_grad_(False)
+    with torch.autocast("cpu", torch.bfloat16):
+        block(x, rope).backward(upstream)
+    assert sorted(name for name, p in block.named_parameters() if p.grad is None) == sorted(frozen)
+
+
+@needs_products
+def test_a_block_is_left_to_its_modules_when_one_of_them_is_another():
+    block, _, x, _ = block_and_input({})
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused_block.takes(block, x)
+        assert not fused_block.takes(block, x.bfloat16())
+        block.mlp.down = torch.nn.Sequential(block.mlp.down)  # as an adapter would
+        assert not fused_block.takes(block, x)
+    for settings in ({"mlp": "relu"}, {"qk_norm": True}, {"dropout": 0.1}):
+        block, _, x, _ = block_and_input(settings)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not fused_block.takes(block, x)
+
+
 @needs_compiler
 def test_the_number_of_threads_changes_no_bit():
     results = []
@@ -162,6 +270,10 @@ def test_the_number_of_threads_changes_no_bit():
                 head = out.view(1, 131, 3, 16)
                 out = fused.attention(head, head, head)
             results.append([out, *torch.autograd.grad(out.float().sum(), (x, weight))])
+            block, rope, x, upstream = block_and_input({})
+            with torch.autocast("cpu", torch.bfloat16):
+                out = block(x, rope)
+            results[-1] += [out, *torch.autograd.grad(out, [x, *block.parameters()], upstream)]
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results))
@@ -183,7 +295,7 @@ def test_a_linear_layer_of_an_activation_keeps_only_its_inputs(kind, bias):
         plain = linear(getattr(fused, kind)(*inputs))
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: kept):
             ours = fused.activated(linear, kind, *inputs)
-    assert torch.equal(ours, plain)
+    torch.testing.assert_close(ours, plain, rtol=2 * BF16, atol=BF16)  # the bias may have been rounded before
     assert sorted(sizes) == [16 * 5, *(3 * 7 * 16 for _ in inputs)]
     upstream = drawn(3, 7, 5)
     for got, want in zip(gradients(ours, wanted, upstream), gradients(plain, wanted, upstream)):

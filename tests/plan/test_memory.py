@@ -59,7 +59,7 @@ def kept(settings, packed, arithmetic):
     ],
 )
 def test_activations_are_what_autograd_keeps(changes, packed, arithmetic):
-    settings = DecoderSettings(layers=3, heads=4, width=64, mlp_width=163, context=T, **changes)
+    settings = DecoderSettings(layers=3, heads=4, width=64, mlp_width=166, context=T, **changes)
     train = TrainSettings(batch_tokens=B * T)
     items = training_memory(settings, train, V, packed=packed, precision=arithmetic).items
     # what the body leaves to the head (the hidden vectors and their gradient) is counted, but not kept by the body

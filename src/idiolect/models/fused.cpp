@@ -4,32 +4,9 @@
 // Everything is computed in fp32 and rounded once, to nearest even; each result depends on the input alone, not on the
 // number of threads. `fused.py` describes what each function computes.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <vector>
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
+#include "fused_numbers.h"
 
 namespace {
-
-using bf16 = uint16_t;
-
-inline float up(bf16 v) {
-  const uint32_t bits = uint32_t(v) << 16;
-  float f;
-  std::memcpy(&f, &bits, 4);
-  return f;
-}
-
-// what is not a number stays so: processors make NaNs whose low bits are clear
-inline bf16 down(float f) {
-  uint32_t bits;
-  std::memcpy(&bits, &f, 4);
-  return bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 // e^x within 2 units of fp32's last place, in a form that compilers turn into vectors; below e^-88 it is 0
 inline float exponential(float x) {
@@ -65,12 +42,13 @@ void gelu(long n, const bf16* u, bf16* out, int threads) {
   }
 }
 
-// d/du [n] from d/dout [n]
-void gelu_backward(long n, const bf16* u, const bf16* dout, bf16* du, int threads) {
+// d/du [n] from d/dout [n], which makes room for the activation itself
+void gelu_backward(long n, const bf16* u, bf16* dout, bf16* du, int threads) {
 #pragma omp parallel for simd num_threads(threads) schedule(static)
   for (long i = 0; i < n; i++) {
     const float x = up(u[i]), s = logistic(GELU * (x + CUBE * x * x * x));
     du[i] = down(up(dout[i]) * (s + x * s * (1 - s) * GELU * (1 + 3 * CUBE * x * x)));
+    dout[i] = down(x * s);
   }
 }
 
@@ -83,12 +61,13 @@ void swiglu(long n, const bf16* gate, const bf16* u, bf16* out, int threads) {
   }
 }
 
-void swiglu_backward(long n, const bf16* gate, const bf16* u, const bf16* dout, bf16* dgate, bf16* du, int threads) {
+void swiglu_backward(long n, const bf16* gate, const bf16* u, bf16* dout, bf16* dgate, bf16* du, int threads) {
 #pragma omp parallel for simd num_threads(threads) schedule(static)
   for (long i = 0; i < n; i++) {
     const float x = up(gate[i]), s = logistic(x), d = up(dout[i]);
     dgate[i] = down(d * up(u[i]) * s * (1 + x * (1 - s)));
     du[i] = down(d * x * s);
+    dout[i] = down(x * s * up(u[i]));
   }
 }
 
@@ -112,9 +91,11 @@ void norm(long n, long D, const float* x, const float* weight, const float* bias
   }
 }
 
-// dout [n, D] -> dx [n, D] fp32, and dweight [D] (and dbias [D], unless null) through `parts` [parts of rows, 2, D]
+// dout [n, D] -> dx [n, D] fp32, and dweight [D] (and dbias [D], unless null) through `parts` [parts of rows, 2, D];
+// dx is added to `past` [n, D], what reaches x past the norm, where that is not null, and then also rounded to `low`
 void norm_backward(long n, long D, const float* x, const float* weight, const float* mean, const float* inverse,
-                   int centre, const bf16* dout, float* dx, float* parts, float* dweight, float* dbias, int threads) {
+                   int centre, const bf16* dout, const float* past, float* dx, bf16* low, float* parts, float* dweight,
+                   float* dbias, int threads) {
   const long count = (n + ROWS_A_PART - 1) / ROWS_A_PART;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long part = 0; part < count; part++) {
@@ -133,8 +114,11 @@ void norm_backward(long n, long D, const float* x, const float* weight, const fl
         along += gw * h;
       }
       sum = centre ? sum / D : 0, along /= D;
-      for (long c = 0; c < D; c++)
-        dx[i * D + c] = r * (up(d[c]) * weight[c] - sum - (row[c] - m) * r * along);
+      for (long c = 0; c < D; c++) {
+        const float g = r * (up(d[c]) * weight[c] - sum - (row[c] - m) * r * along);
+        dx[i * D + c] = past ? past[i * D + c] + g : g;
+      }
+      for (long c = 0; past && c < D; c++) low[i * D + c] = down(dx[i * D + c]);
     }
   }
   std::fill(dweight, dweight + D, 0.f);
@@ -146,13 +130,35 @@ void norm_backward(long n, long D, const float* x, const float* weight, const fl
     }
 }
 
-// logits [n, V] become softmax - onehot in place, 0 in rows whose label is negative; loss [n] is -log softmax[label]
-void cross_entropy(long n, long V, bf16* logits, const long* labels, float* loss, int threads) {
+// x [n, heads, d], rows ld apart, turned in place: components i and i + d / 2 of each head by the angle whose cosine and
+// sine are at row (i mod period) of [period, d] tables; by the angle's negative when `back`
+void rotate(long n, long heads, long d, bf16* x, long ld, const float* cosine, const float* sine, long period, int back,
+            int threads) {
+  const long half = d / 2;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long i = 0; i < n; i++) {
-    bf16* z = logits + i * V;
+    const float *c = cosine + i % period * d, *s = sine + i % period * d, sign = back ? -1 : 1;
+    for (long h = 0; h < heads; h++) {
+      bf16* a = x + i * ld + h * d;
+#pragma omp simd
+      for (long t = 0; t < half; t++) {
+        const float one = up(a[t]), two = up(a[t + half]);
+        a[t] = down(one * c[t] - two * sign * s[t]);
+        a[t + half] = down(two * c[t] + one * sign * s[t]);
+      }
+    }
+  }
+}
+
+// logits [n, V], rows ld apart, become softmax - onehot in place, 0 in rows whose label is negative and between the
+// rows; loss [n] is -log softmax[label]
+void cross_entropy(long n, long V, bf16* logits, long ld, const long* labels, float* loss, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long i = 0; i < n; i++) {
+    bf16* z = logits + i * ld;
     const long y = labels[i];
     loss[i] = 0;
+    std::fill(z + V, z + ld, 0);
     if (y < 0) {
       std::fill(z, z + V, 0);
       continue;
@@ -170,227 +176,7 @@ void cross_entropy(long n, long V, bf16* logits, const long* labels, float* loss
   }
 }
 
-struct Attention {
-  long B, T, H, K, d;      // rows, positions, query heads, key/value heads, width of a head
-  long q[3], k[3], v[3];   // strides over rows, positions and heads
-  float scale;
-  int threads;
-};
-
-#ifndef __AVX512BF16__
-
-int attention_works() { return 0; }
-void attention(const Attention*, const bf16*, const bf16*, const bf16*, const int*, bf16*, float*) {}
-void attention_backward(const Attention*, const bf16*, const bf16*, const bf16*, const int*, const bf16*, const float*,
-                        const bf16*, bf16*, bf16*, bf16*) {}
-
-#else
-
 }  // extern "C"
 
-namespace {
-
-// A product's unit is a pair of neighbours along the summed dimension, in 32 bits: what one instruction multiplies.
-const uint32_t* pairs(const std::vector<bf16>& x) { return reinterpret_cast<const uint32_t*>(x.data()); }
-inline uint32_t pair(bf16 low, bf16 high) { return low | uint32_t(high) << 16; }
-
-// C [R, 16 N] = A [R, k pairs] B [k pairs, 16 N], or += when `add`; all of C stays in registers
-template <int R, int N>
-inline void tile(int k, const uint32_t* A, long lda, const uint32_t* B, long ldb, float* C, long ldc, bool add) {
-  __m512 c[R][N];
-  for (int r = 0; r < R; r++)
-    for (int n = 0; n < N; n++) c[r][n] = add ? _mm512_loadu_ps(C + r * ldc + 16 * n) : _mm512_setzero_ps();
-  for (int i = 0; i < k; i++) {
-    __m512bh b[N];
-    for (int n = 0; n < N; n++) b[n] = (__m512bh)_mm512_loadu_si512(B + i * ldb + 16 * n);
-    for (int r = 0; r < R; r++) {
-      const __m512bh a = (__m512bh)_mm512_set1_epi32(A[r * lda + i]);
-      for (int n = 0; n < N; n++) c[r][n] = _mm512_dpbf16_ps(c[r][n], a, b[n]);
-    }
-  }
-  for (int r = 0; r < R; r++)
-    for (int n = 0; n < N; n++) _mm512_storeu_ps(C + r * ldc + 16 * n, c[r][n]);
-}
-
-template <int N>
-inline void strip(int m, int k, const uint32_t* A, long lda, const uint32_t* B, long ldb, float* C, long ldc, bool add) {
-  int i = 0;
-  for (; i + 6 <= m; i += 6) tile<6, N>(k, A + i * lda, lda, B, ldb, C + i * ldc, ldc, add);
-  for (; i < m; i++) tile<1, N>(k, A + i * lda, lda, B, ldb, C + i * ldc, ldc, add);
-}
-
-// The same for C [m, n], n a multiple of 16
-void product(int m, int n, int k, const uint32_t* A, long lda, const uint32_t* B, long ldb, float* C, long ldc,
-             bool add = false) {
-  int j = 0;
-  for (; j + 64 <= n; j += 64) strip<4>(m, k, A, lda, B + j, ldb, C + j, ldc, add);
-  for (; j < n; j += 16) strip<1>(m, k, A, lda, B + j, ldb, C + j, ldc, add);
-}
-
-// x [T, n] of any type, rows s apart -> out [n, T], rows W apart; 16 at a time, as one cache line holds
-template <class In, class Out>
-void transpose(const In* x, long s, int T, int n, Out* out, long W) {
-  for (int t0 = 0; t0 < T; t0 += 16)
-    for (int c = 0; c < n; c++)
-      for (int t = t0; t < std::min(T, t0 + 16); t++) out[c * W + t] = x[t * s + c];
-}
-
-// x [T, d] -> pairs along T [T / 2, d]
-void interleave(const bf16* x, long s, int T, int d, uint32_t* out) {
-  for (int t = 0; t < T; t += 2)
-    for (int c = 0; c < d; c++) out[t / 2 * d + c] = pair(x[t * s + c], t + 1 < T ? x[(t + 1) * s + c] : 0);
-}
-
-constexpr int ROWS = 48;  // queries at a time: a multiple of the tile's 6
-
-// One block of queries of one head, and the keys it reads: all from `c0` on, `n` of them
-struct Block {
-  int r0, m, c0, n;
-  const int* first;  // the first key each query may read, or null: 0
-
-  Block(int r0, int T, const int* first) : r0(r0), m(std::min(ROWS, T - r0)), c0(first ? r0 : 0), first(first) {
-    for (int i = 0; first && i < m; i++) c0 = std::min(c0, first[r0 + i]);
-    c0 = c0 / 16 * 16;
-    n = (r0 + m + 15) / 16 * 16 - c0;
-  }
-  int begin(int i) const { return first ? first[r0 + i] - c0 : 0; }
-  int end(int i) const { return r0 + i + 1 - c0; }
-};
-
-}  // namespace
-
-extern "C" {
-
-int attention_works() { return 1; }
-
-void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, const int* first, bf16* out,
-               float* lse) {
-  const int T = s->T, d = s->d, W = (T + 15) / 16 * 16 + 16;  // 16 more, lest rows share few cache sets
-#pragma omp parallel num_threads(s->threads)
-  {
-    std::vector<uint32_t> kt(d / 2 * W), vp(W / 2 * d);
-    std::vector<float> S(ROWS * W), O(ROWS * d);
-    std::vector<bf16> P(ROWS * W), Q(ROWS * d);
-#pragma omp for schedule(static)
-    for (long job = 0; job < s->B * s->K; job++) {
-      const long b = job / s->K, g = job % s->K, group = s->H / s->K;
-      const bf16 *keys = k + b * s->k[0] + g * s->k[2], *values = v + b * s->v[0] + g * s->v[2];
-      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.data(), W);
-      interleave(values, s->v[1], T, d, vp.data());
-      for (long h = g * group; h < (g + 1) * group; h++)
-        for (int r0 = 0; r0 < T; r0 += ROWS) {
-          const Block block(r0, T, first ? first + b * T : nullptr);
-          for (int i = 0; i < block.m; i++)
-            std::copy_n(q + b * s->q[0] + (r0 + i) * s->q[1] + h * s->q[2], d, &Q[i * d]);
-          product(block.m, block.n, d / 2, pairs(Q), d / 2, kt.data() + block.c0, W, S.data(), W);
-          float inverse[ROWS];
-          for (int i = 0; i < block.m; i++) {
-            const float* x = &S[i * W];
-            bf16* p = &P[i * W];
-            const int begin = block.begin(i), end = block.end(i);
-            float most = -INFINITY, sum = 0;
-#pragma omp simd reduction(max : most)
-            for (int j = begin; j < end; j++) most = x[j] > most ? x[j] : most;
-            const float shift = most * s->scale;
-            std::fill(p, p + begin, 0);
-#pragma omp simd reduction(+ : sum)
-            for (int j = begin; j < end; j++) {
-              const float e = exponential(x[j] * s->scale - shift);
-              sum += e;
-              p[j] = down(e);
-            }
-            std::fill(p + end, p + block.n, 0);
-            inverse[i] = 1 / sum;
-            lse[(b * s->H + h) * T + r0 + i] = shift + std::log(sum);
-          }
-          product(block.m, d, block.n / 2, pairs(P), W / 2, vp.data() + block.c0 / 2 * d, d, O.data(), d);
-          for (int i = 0; i < block.m; i++) {
-            bf16* o = out + ((b * T + r0 + i) * s->H + h) * d;
-            for (int c = 0; c < d; c++) o[c] = down(O[i * d + c] * inverse[i]);
-          }
-        }
-    }
-  }
-}
-
-void attention_backward(const Attention* s, const bf16* q, const bf16* k, const bf16* v, const int* first,
-                        const bf16* out, const float* lse, const bf16* dout, bf16* dq, bf16* dk, bf16* dv) {
-  const int T = s->T, d = s->d, W = (T + 15) / 16 * 16 + 16;
-#pragma omp parallel num_threads(s->threads)
-  {
-    std::vector<uint32_t> kt(d / 2 * W), vt(d / 2 * W), kp(W / 2 * d), pp(ROWS / 2 * W), dsp(ROWS / 2 * W);
-    std::vector<float> P(ROWS * W), D(ROWS * W), O(ROWS * d), dkt(d * W), dvt(d * W);
-    std::vector<bf16> Q(ROWS * d), Y(ROWS * d), qt(d * ROWS), yt(d * ROWS), DS(ROWS * W);
-#pragma omp for schedule(static)
-    for (long job = 0; job < s->B * s->K; job++) {
-      const long b = job / s->K, g = job % s->K, group = s->H / s->K;
-      const bf16 *keys = k + b * s->k[0] + g * s->k[2], *values = v + b * s->v[0] + g * s->v[2];
-      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.data(), W);
-      transpose(reinterpret_cast<const uint32_t*>(values), s->v[1] / 2, T, d / 2, vt.data(), W);
-      interleave(keys, s->k[1], T, d, kp.data());
-      std::fill(dkt.begin(), dkt.end(), 0.f);
-      std::fill(dvt.begin(), dvt.end(), 0.f);
-      for (long h = g * group; h < (g + 1) * group; h++)
-        for (int r0 = 0; r0 < T; r0 += ROWS) {
-          const Block block(r0, T, first ? first + b * T : nullptr);
-          const int m = block.m, n = block.n, even = (m + 1) / 2 * 2;
-          float delta[ROWS];
-          for (int i = 0; i < m; i++) {
-            const long at = ((b * T + r0 + i) * s->H + h) * d;
-            std::copy_n(q + b * s->q[0] + (r0 + i) * s->q[1] + h * s->q[2], d, &Q[i * d]);
-            std::copy_n(dout + at, d, &Y[i * d]);
-            float sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int c = 0; c < d; c++) sum += up(dout[at + c]) * up(out[at + c]);
-            delta[i] = sum;
-          }
-          for (int i = m; i < even; i++) {
-            std::fill_n(&Q[i * d], d, 0);
-            std::fill_n(&Y[i * d], d, 0);
-          }
-          transpose(Q.data(), d, even, d, qt.data(), ROWS);
-          transpose(Y.data(), d, even, d, yt.data(), ROWS);
-          product(m, n, d / 2, pairs(Q), d / 2, kt.data() + block.c0, W, P.data(), W);
-          product(m, n, d / 2, pairs(Y), d / 2, vt.data() + block.c0, W, D.data(), W);
-          for (int i = 0; i < even; i++) {  // P and dS = P (dP - delta) scale
-            float *p = &P[i * W], *ds = &D[i * W];
-            const int begin = i < m ? block.begin(i) : n, end = i < m ? block.end(i) : n;
-            const float shift = i < m ? lse[(b * s->H + h) * T + r0 + i] : 0, less = i < m ? delta[i] : 0;
-            std::fill(p, p + begin, 0.f);
-            std::fill(ds, ds + begin, 0.f);
-#pragma omp simd
-            for (int j = begin; j < end; j++) {
-              const float e = exponential(p[j] * s->scale - shift);
-              ds[j] = e * (ds[j] - less) * s->scale;
-              p[j] = e;
-            }
-            std::fill(p + end, p + n, 0.f);
-            std::fill(ds + end, ds + n, 0.f);
-          }
-          for (int i = 0; i < even; i += 2)
-            for (int j = 0; j < n; j++) {
-              const bf16 one = down(D[i * W + j]), two = down(D[(i + 1) * W + j]);
-              pp[i / 2 * W + j] = pair(down(P[i * W + j]), down(P[(i + 1) * W + j]));
-              dsp[i / 2 * W + j] = pair(one, two);
-              DS[i * W + j] = one, DS[(i + 1) * W + j] = two;
-            }
-          product(d, n, even / 2, pairs(yt), ROWS / 2, pp.data(), W, dvt.data() + block.c0, W, true);
-          product(d, n, even / 2, pairs(qt), ROWS / 2, dsp.data(), W, dkt.data() + block.c0, W, true);
-          product(m, d, n / 2, pairs(DS), W / 2, kp.data() + block.c0 / 2 * d, d, O.data(), d);
-          for (int i = 0; i < m; i++) {
-            bf16* o = dq + ((b * T + r0 + i) * s->H + h) * d;
-            for (int c = 0; c < d; c++) o[c] = down(O[i * d + c]);
-          }
-        }
-      for (int t = 0; t < T; t++)
-        for (int c = 0; c < d; c++) {
-          dk[((b * T + t) * s->K + g) * d + c] = down(dkt[c * W + t]);
-          dv[((b * T + t) * s->K + g) * d + c] = down(dvt[c * W + t]);
-        }
-    }
-  }
-}
-
-#endif
-
-}  // extern "C"
+#include "fused_attention.h"
+#include "fused_products.h"

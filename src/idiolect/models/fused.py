@@ -28,6 +28,13 @@ def library() -> ctypes.CDLL | None:
     return native.load(Path(__file__).with_suffix(".cpp"))
 
 
+@functools.cache
+def products() -> bool:
+    """Whether this machine's products are `product` and its kin; CPUs with matrix units leave them to torch."""
+    found = library()
+    return found is not None and bool(found.products_work())
+
+
 def usable(x: Tensor) -> bool:
     """Whether x, as autocast would hand it to a product, is bf16 on a CPU, and the operations are there.
 
@@ -45,6 +52,25 @@ def attends(x: Tensor, d: int) -> bool:
         return False
     found = library()
     return found is not None and bool(found.attention_works())
+
+
+def multiplies(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` can take x [..., K] and weight [N, K]: bf16 by this CPU's vector units, from fp32 weights."""
+    rows, K = x.numel() // x.shape[-1], weight.shape[1]
+    if K % 2 or rows < FEWEST_ROWS or weight.dtype != torch.float32 or not weight.is_contiguous() or not usable(x):
+        return False
+    return products()
+
+
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x), x [..., K] → bf16 [..., N]; a plain nn.Linear in one call that reads its fp32 weights as they lie.
+
+    So no copies of the weights in bf16 are made and kept, and their gradients come in fp32.
+    """
+    if type(layer) is nn.Linear and multiplies(x, layer.weight):
+        return _Linear.apply(x, layer.weight, layer.bias)
+    out: Tensor = layer(x)
+    return out
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None = None) -> Tensor:
@@ -81,11 +107,43 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, centre:
 def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(logits)[label], fp32 [n]; logits bf16 [n, V] become softmax - onehot, the gradient, in place.
 
-    Where labels int64 [n] are negative, loss and gradient are 0.
+    Where labels int64 [n] are negative, loss and gradient are 0. The rows may lie further apart than V; what lies
+    between them becomes 0.
     """
     loss = torch.empty(len(logits), dtype=torch.float32)
-    _call("cross_entropy", len(logits), logits.shape[1], logits, labels, loss)
+    address = ctypes.c_void_p(logits.data_ptr())
+    _call("cross_entropy", len(logits), logits.shape[1], address, logits.stride(0), labels, loss)
     return loss
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
+    """out = x Wᵀ + b: x bf16 [n, K], weight fp32 [N, K], bias fp32 [N] or None, out bf16 [n, N]; see `multiplies`.
+
+    The rows of out may lie further apart than N.
+    """
+    N, K = weight.shape
+    address = ctypes.c_void_p(out.data_ptr())
+    _call("linear", len(x), N, K, x, weight, bias, address, out.stride(0), None, None)
+    return out
+
+
+def product_input(dout: Tensor, weight: Tensor, dx: Tensor, other: Tensor | None = None) -> Tensor:
+    """dx = dout W (+ other): dout bf16 [n, N], dx and other bf16 [n, K], which may be one.
+
+    Where N is odd, dout's rows must be further apart, with 0 between.
+    """
+    N, K = weight.shape
+    assert N % 2 == 0 or dout.stride(0) > N
+    _call("linear_input", len(dout), N, K, ctypes.c_void_p(dout.data_ptr()), dout.stride(0), weight, other, dx)
+    return dx
+
+
+def product_weight(dout: Tensor, x: Tensor, into: Tensor | None = None) -> Tensor:
+    """doutᵀ x, fp32 [N, K], of dout bf16 [n, N] and x bf16 [n, K]; added to `into` where it is given."""
+    out = torch.empty(dout.shape[1], x.shape[1]) if into is None else into
+    address, add = ctypes.c_void_p(dout.data_ptr()), into is not None
+    _call("linear_weight", len(x), *out.shape, address, dout.stride(0), x, out, add)
+    return out
 
 
 def _call(name: str, *arguments: Any) -> None:
@@ -95,6 +153,8 @@ def _call(name: str, *arguments: Any) -> None:
         if isinstance(argument, Tensor):
             assert argument.is_contiguous()
             argument = ctypes.c_void_p(argument.data_ptr())
+        elif isinstance(argument, bool):
+            argument = ctypes.c_int(argument)
         elif isinstance(argument, int):
             argument = ctypes.c_long(argument)
         elif isinstance(argument, float):
@@ -112,8 +172,9 @@ def _activate(kind: str, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _activate_backward(kind: str, inputs: Sequence[Tensor], dout: Tensor) -> list[Tensor]:
+    """The gradients of the inputs; dout becomes the activation itself."""
     gradients = [torch.empty_like(x) for x in inputs]
-    _call(f"{kind}_backward", dout.numel(), *inputs, dout.contiguous(), *gradients)
+    _call(f"{kind}_backward", dout.numel(), *inputs, dout, *gradients)
     return gradients
 
 
@@ -127,30 +188,77 @@ class _Activation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        dout = dout.clone(memory_format=torch.contiguous_format)
         return None, *_activate_backward(ctx.kind, ctx.saved_tensors, dout)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        rows = _rows(x)
+        ctx.save_for_backward(rows, weight)
+        ctx.type, ctx.bias = x.dtype, None if bias is None else bias.dtype
+        return _product(rows, weight, bias).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight = ctx.saved_tensors
+        d = _rows(dout)
+        dx = dweight = dbias = None
+        if ctx.needs_input_grad[0]:
+            dx = _product_input(d, weight).to(ctx.type).view(*dout.shape[:-1], -1)
+        if ctx.needs_input_grad[1]:
+            dweight = _product_weight(d, rows, weight)
+        if ctx.needs_input_grad[2]:
+            dbias = d.sum(0, dtype=ctx.bias)
+        return dx, dweight, dbias
 
 
 class _Activated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor | None, kind: str, *inputs: Tensor) -> Tensor:
         ctx.kind, inputs = kind, tuple(x.contiguous() for x in inputs)
-        low = weight.to(torch.bfloat16)
-        ctx.save_for_backward(low, *inputs)
-        ctx.types = weight.dtype, None if bias is None else bias.dtype
-        with torch.autocast("cpu", enabled=False):
-            return F.linear(_activate(kind, inputs), low, None if bias is None else bias.to(torch.bfloat16))
+        ctx.save_for_backward(weight, *inputs)
+        ctx.bias = None if bias is None else bias.dtype
+        hidden = _activate(kind, inputs)
+        return _product(_rows(hidden), weight, bias).view(*hidden.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        low, *inputs = ctx.saved_tensors
-        rows = dout.reshape(-1, dout.shape[-1])
-        hidden = _activate(ctx.kind, inputs)
-        dweight = rows.t() @ hidden.view(len(rows), -1)
-        dhidden = torch.mm(rows, low, out=hidden.view(len(rows), -1)).view_as(hidden)
-        of_weight, of_bias = ctx.types
-        dbias = None if of_bias is None else rows.sum(0, dtype=of_bias)
-        return dweight.to(of_weight), dbias, None, *_activate_backward(ctx.kind, inputs, dhidden)
+        weight, *inputs = ctx.saved_tensors
+        d = _rows(dout)
+        hidden = _product_input(d, weight)  # d/dhidden, until the next line makes it hidden
+        gradients = _activate_backward(ctx.kind, inputs, hidden)
+        dweight = _product_weight(d, hidden, weight) if ctx.needs_input_grad[0] else None
+        dbias = d.sum(0, dtype=ctx.bias) if ctx.needs_input_grad[1] else None
+        return dweight, dbias, None, *gradients
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x [..., K] → bf16 [n, K], its rows side by side."""
+    return x.reshape(-1, x.shape[-1]).to(torch.bfloat16).contiguous()
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Our product or torch's, whichever this CPU is fast at."""
+    if multiplies(rows, weight):
+        return product(rows, weight, bias, rows.new_empty(len(rows), len(weight)))
+    with torch.autocast("cpu", enabled=False):
+        return F.linear(rows, weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype))
+
+
+def _product_input(dout: Tensor, weight: Tensor) -> Tensor:
+    if multiplies(dout, weight) and len(weight) % 2 == 0:
+        return product_input(dout, weight, dout.new_empty(len(dout), weight.shape[1]))
+    return dout @ weight.to(dout.dtype)
+
+
+def _product_weight(dout: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
+    if multiplies(rows, weight):
+        return product_weight(dout, rows)
+    return (dout.t() @ rows).to(weight.dtype)
 
 
 class _Norm(torch.autograd.Function):
@@ -159,9 +267,9 @@ class _Norm(torch.autograd.Function):
         x, D = x.contiguous(), x.shape[-1]
         out = torch.empty(x.shape, dtype=torch.bfloat16)
         mean, inverse = x.new_empty(2, x.numel() // D)
-        _call("norm", len(mean), D, x, weight, bias, epsilon, ctypes.c_int(centre), out, mean, inverse)
+        _call("norm", len(mean), D, x, weight, bias, epsilon, centre, out, mean, inverse)
         ctx.save_for_backward(x, weight, mean, inverse)
-        ctx.centre, ctx.biased = ctypes.c_int(centre), bias is not None
+        ctx.centre, ctx.biased = centre, bias is not None
         return out
 
     @staticmethod
@@ -173,10 +281,12 @@ class _Norm(torch.autograd.Function):
         dbias = torch.empty_like(weight) if ctx.biased else None
         parts = x.new_empty(-(-n // ROWS_A_PART), 2, D)
         given = (x, weight, mean, inverse, ctx.centre, dout.contiguous())
-        _call("norm_backward", n, D, *given, dx, parts, dweight, dbias)
+        _call("norm_backward", n, D, *given, None, dx, None, parts, dweight, dbias)
         return dx, dweight, dbias, None, None
 
 
+FEWEST_ROWS = 6
+"""Rows that a product takes at a time (fused.cpp's STRIP)."""
 ROWS_A_PART = 64
 """Rows whose gradients of a norm's weight are summed together; fused.cpp's number of that name."""
 
@@ -218,7 +328,7 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, first, out, lse = ctx.saved_tensors
-        dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
+        dq, dk, dv = (torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in (q, k, v))
         found = library()
         assert found is not None
         given = _pointers(q, k, v, first, out, lse, dout.contiguous())

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idiolect.models import fused
+from idiolect.models import fused, fused_block
 from idiolect.models.settings import DecoderSettings
 
 Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -117,7 +117,7 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] → queries [B, H, T, d], keys and values [B, K, T, d], rotated when rope is given."""
-        q, k, v = (layer(x).unflatten(-1, (-1, self.d)) for layer in (self.query, self.key, self.value))
+        q, k, v = (fused.linear(layer, x).unflatten(-1, (-1, self.d)) for layer in (self.query, self.key, self.value))
         q, k = self.query_norm(q).transpose(1, 2), self.key_norm(k).transpose(1, 2)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
@@ -143,7 +143,7 @@ class Attention(nn.Module):
         q, k, v = self.project(x, rope)
         if causal and mask is None and cache is None and self.fuses(x):
             heads = fused.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), first)
-            return self.out(heads.flatten(2))
+            return fused.linear(self.out, heads.flatten(2))
         if cache is not None:
             k, v = cache(k, v)
         heads = F.scaled_dot_product_attention(
@@ -182,10 +182,10 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, T, D] → [B, T, D]."""
-        u = self.up(x)
-        inputs = (self.gate(x), u) if self.kind == "swiglu" else (u,)
+        u = fused.linear(self.up, x)
+        inputs = (fused.linear(self.gate, x), u) if self.kind == "swiglu" else (u,)
         if self.kind == "relu":
-            return self.down(F.relu(u))
+            return fused.linear(self.down, F.relu(u))
         if not fused.usable(u):
             return self.down(F.silu(inputs[0]) * u if self.kind == "swiglu" else F.gelu(u, approximate="tanh"))
         if type(self.down) is nn.Linear:
@@ -214,5 +214,7 @@ class Block(nn.Module):
         first: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, D] → [B, T, D]; the arguments are those of Attention."""
+        if causal and mask is None and cache is None and fused_block.takes(self, x):
+            return fused_block.forward(self, x, rope, first)
         x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, causal, cache, first))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))

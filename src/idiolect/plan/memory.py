@@ -84,7 +84,8 @@ def training_memory(
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
     fused = device == "cpu" and precision == "bf16"  # `models.fused`, where there is a compiler for it
-    layer, ends = _layer(model, B, T, e, packed, fused), _ends(model, B, T, packed, fused)
+    products = fused and isinstance(model, DecoderSettings) and _products()
+    layer, ends = _layer(model, B, T, e, packed, fused), _ends(model, B, T, packed, products)
     activations = ends + model.layers * layer.kept
     if train.activation_checkpointing:  # the inputs of all layers, and one layer in full while it is recomputed
         activations = ends + model.layers * B * T * model.width * 4 + layer.kept
@@ -92,10 +93,10 @@ def training_memory(
         weights=4 * N,
         gradients=4 * N,
         optimizer=_optimizer(model, train, N),
-        casts=0 if e == 4 else e * _matrices(model),
+        casts=0 if e == 4 or products else e * _matrices(model),
         activations=activations,
         backward=layer.passing,
-        logits=_logits(model, vocabulary, B * T, e, device, fused),
+        logits=_logits(model, vocabulary, B * T, e, device, fused, products),
         batch=3 * 8 * train.micro_batches * B * T,
     )
     share = FRAGMENTS[model.kind] if device == "cpu" else FRAGMENTS_ELSEWHERE
@@ -104,6 +105,13 @@ def training_memory(
     passing = items["activations"] + items["backward"] + items["logits"]
     items |= {"fragments": int(share * passing), "framework": FRAMEWORK[device], "process": process}
     return Memory(_without_zeros(**items))
+
+
+def _products() -> bool:
+    """Whether products read the fp32 weights as they lie on this CPU, so that no casts of them are kept."""
+    from idiolect.models import fused  # torch with it, and perhaps a compiler
+
+    return fused.products()
 
 
 @dataclass(frozen=True)
@@ -142,17 +150,24 @@ def _layer(s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packe
     return _Layer(n * (norms + inputs + heads + hidden + scores), n * passing)
 
 
-def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool, fused: bool) -> int:
+def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool, products: bool) -> int:
     """What is kept before the first layer and after the last: ids, final norm, hidden vectors, their gradient."""
     n, D = B * T, s.width
     vectors = 2 if isinstance(s, RecurrentSettings) else 4 if s.norm == "rms" else 3
-    rotations = 4 * 4 * s.d_head if isinstance(s, DecoderSettings) and packed and s.position == "rope" else 0
+    rotations = 0
+    if isinstance(s, DecoderSettings) and packed and s.position == "rope":
+        whole = products and s.mlp != "relu" and not s.qk_norm and not s.dropout  # `models.fused_block` casts no tables
+        rotations = (2 if whole else 4) * 4 * s.d_head
     return n * (8 + 4 * D * (vectors + (1 if s.dropout else 0)) + rotations)
 
 
-def _logits(s: RecurrentSettings | DecoderSettings, V: int, n: int, e: int, device: str, fused: bool) -> int:
+def _logits(
+    s: RecurrentSettings | DecoderSettings, V: int, n: int, e: int, device: str, fused: bool, products: bool
+) -> int:
     """A chunk of logits with its probabilities, and the head's gradient, which the chunked path makes at once."""
     rows = max(FEWEST_ROWS, CHUNK[device] // V)
+    if products:  # in place, in bf16; the weight's gradient in fp32
+        return min(n, rows) * (V + 4) * e + 4 * V * s.width
     if fused:  # in place, in bf16; the weight cast, its gradient, and the sum of several chunks' gradients in fp32
         return min(n, rows) * V * e + (2 * e + (4 + e if n > rows else 0)) * V * s.width
     if n <= rows:  # the plain path: logits, their logarithms, their gradient

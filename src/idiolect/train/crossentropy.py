@@ -68,8 +68,10 @@ class _Chunked(torch.autograd.Function):
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        ours = fused.multiplies(x, weight)
         with torch.autocast(kind, enabled=False):
-            total, *ctx.grads = _loss_and_gradients(x.to(dtype), weight.to(dtype), bias, labels, rows, needs_grad)
+            given = x.to(dtype), weight if ours else weight.to(dtype), bias, labels, rows, needs_grad
+            total, *ctx.grads = (_fused if ours else _loss_and_gradients)(*given)
         ctx.dtypes = x.dtype, weight.dtype
         return total
 
@@ -110,6 +112,28 @@ def _loss_and_gradients(
         torch.mm(p, w, out=dx[start : start + rows])
         more = p.t() @ part
         dw = more if dw is None else dw.to(wide).add_(more)
+    return total, dx, dw, db
+
+
+def _fused(
+    x: Tensor, w: Tensor, bias: Tensor | None, labels: Tensor, rows: int, needs_grad: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The same of x bf16 and w fp32 by `fused`'s products, which add to d/dw in place."""
+    N, V, total, x = len(x), len(w), torch.zeros(()), x.contiguous()
+    dx, dw, db = None, None, None
+    if needs_grad:
+        dx, db = torch.empty_like(x), None if bias is None else torch.zeros(V)
+    buffer = x.new_empty(min(rows, N), V + V % 2 + 2)[:, :V]  # one for all chunks; rows of an even length
+    for start in range(0, N, rows):
+        part = x[start : start + rows]
+        p = fused.product(part, w, bias, buffer[: len(part)])
+        total += fused.cross_entropy_(p, labels[start : start + rows]).sum()
+        if dx is None:
+            continue
+        fused.product_input(p, w, dx[start : start + rows])
+        dw = fused.product_weight(p, part, dw)
+        if db is not None:
+            db += p.sum(0, dtype=torch.float32)
     return total, dx, dw, db
 
 

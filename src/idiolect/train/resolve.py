@@ -21,7 +21,7 @@ from idiolect.train.settings import Resolved, TrainSettings
 COMPILE_SECONDS = 30.0
 """What compiling costs at the start of a run, about (17 to 28 s measured cold on two cores)."""
 COMPILE_SAVES = {"cuda": 0.3}
-"""The share of a step's time that compiling saves, cautiously; on a CPU the fused kernels save more, without waiting."""
+"""The share of a step's time that compiling saves, cautiously; on a CPU fused kernels save more, without waiting."""
 
 
 def resolve(settings: TrainSettings, model: nn.Module, batch: Batch, objective: Objective) -> Resolved:
