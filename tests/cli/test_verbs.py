@@ -283,8 +283,8 @@ def test_a_second_run_in_the_same_folder_is_refused_at_once(runs, tmp_path):
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     third = subprocess.Popen([*command, "resume", str(tmp_path / "run")], stderr=subprocess.PIPE)
-    before = metrics.stat().st_mtime_ns
-    while third.poll() is None and metrics.stat().st_mtime_ns == before:
+    before = metrics.stat().st_mtime_ns  # it empties the file, and is ready for signals before it writes again
+    while third.poll() is None and (metrics.stat().st_mtime_ns == before or not metrics.stat().st_size):
         time.sleep(0.01)
     third.send_signal(signal.SIGTERM)
     third.communicate(timeout=60)
