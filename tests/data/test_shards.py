@@ -106,6 +106,15 @@ def test_threads_write_the_same_bytes(tmp_path, memory, tokenizer, small_parts):
     assert content(one.folder) == content(many.folder)
 
 
+def test_a_part_encoded_in_batches_is_the_same_part(tmp_path, memory, tokenizer, monkeypatch):
+    documents = [*made_up(60), "", ("x" * 90, "y")]
+    one = shards.encode(memory(documents), tokenizer, cache=tmp_path / "one")
+    monkeypatch.setattr(shards, "AT_ONCE", 47)
+    many = shards.encode(memory(documents), tokenizer, cache=tmp_path / "many")
+    assert content(one.folder) == content(many.folder)
+    assert max(map(len, shards._batches([document.text for document in memory(documents)]))) < 60
+
+
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "word"])
 def test_threads_and_learnt_tokenizers(kind, tmp_path, memory, small_parts):
     """One thread, many threads and one call a document give the same ids."""

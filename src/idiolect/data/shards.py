@@ -31,16 +31,18 @@ import numpy as np
 
 from idiolect import files
 from idiolect.cache import cache_folder, only_writer
-from idiolect.devices import cores
 from idiolect.errors import UserError
 from idiolect.tokens.tokenizer import Tokenizer
 
-FORMAT = 1
-"""Version of the layout above; part of the key."""
+FORMAT = 2
+"""Version of the layout above and of how long texts come in parts; in the key."""
 PART_SIZE = 1 << 24
 """Characters in a part (16 Mi), counting EACH_DOCUMENT besides for every document."""
 EACH_DOCUMENT = 64
-MOST_WORKERS = 8
+AT_ONCE = 2 << 20
+"""Characters encoded at once: ids take four bytes each until they are written."""
+WORKERS = 2
+"""Parts at work: while one is encoded, by all cores, another is written."""
 
 
 class Text(Protocol):
@@ -162,9 +164,9 @@ def mapped(path: Path, dtype: np.dtype | type) -> np.ndarray:
 def encode(corpus: Corpus, tokenizer: Tokenizer, *, cache: Path | None = None, workers: int = 0) -> Shards:
     """The documents of `corpus` as ids, encoded unless that was done before.
 
-    `workers` threads (0: one a core, up to MOST_WORKERS) encode one part each, so memory is bounded by workers x
-    PART_SIZE. Threads suffice, as the tokenizer works outside Python's lock and on all cores; and they need no second
-    import and no `if __name__ == "__main__"` in the user's script. Two processes that want the same thing do the work
+    `workers` threads (0: WORKERS) encode one part each, so memory is bounded by workers x PART_SIZE. Threads suffice,
+    as the tokenizer works outside Python's lock and on all cores; and they need no second import and no
+    `if __name__ == "__main__"` in the user's script. Two processes that want the same thing do the work
     once. Raises UserError when there is no text, or when the disk refuses (exit 4).
     """
     key = _key(corpus, tokenizer)
@@ -178,7 +180,7 @@ def encode(corpus: Corpus, tokenizer: Tokenizer, *, cache: Path | None = None, w
         with contextlib.suppress(files.Damaged):
             return Shards(folder)  # another process did it while this one waited
         files.sweep(folder)
-        count = _encode_missing(corpus, tokenizer, folder, key, workers or min(cores(), MOST_WORKERS))
+        count = _encode_missing(corpus, tokenizer, folder, key, workers or WORKERS)
         _write_documents(folder, key, tokenizer.size, count)
         return Shards(folder)
 
@@ -252,14 +254,27 @@ def _encode_missing(corpus: Corpus, tokenizer: Tokenizer, folder: Path, key: str
 
 
 def _write_part(part: Path, key: str, texts: Sequence[str], last: Sequence[bool], tokenizer: Tokenizer) -> None:
-    rows = tokenizer.encode_batch(texts)
-    sizes = [len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts]
-    documents = np.array([[*map(len, rows)], sizes, last], dtype="<i8").T
-    ids = np.concatenate(rows).astype(id_type(tokenizer.size))
-    assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
+    tokens: list[int] = []
     with files.new_folder(part, key=key) as new:
-        ids.tofile(new / "ids.bin")
-        (new / "documents.bin").write_bytes(documents.tobytes())
+        with open(new / "ids.bin", "wb") as file:
+            for some in _batches(texts):
+                rows = tokenizer.encode_batch(some)
+                tokens += map(len, rows)
+                ids = np.concatenate(rows)
+                assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
+                ids.astype(id_type(tokenizer.size)).tofile(file)
+        sizes = [len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts]
+        (new / "documents.bin").write_bytes(np.array([tokens, sizes, last], dtype="<i8").T.tobytes())
+
+
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in batches of AT_ONCE characters or little more."""
+    start = length = 0
+    for end, text in enumerate(texts, start=1):
+        length += len(text)
+        if length >= AT_ONCE or end == len(texts):
+            yield texts[start:end]
+            start, length = end, 0
 
 
 def _write_documents(folder: Path, key: str, vocabulary: int, parts: int) -> None:

@@ -22,7 +22,7 @@ Unit = Literal["file", "paragraph", "line"]
 PLAIN = (".txt", ".md")
 SUFFIXES = (*PLAIN, ".jsonl", ".parquet")
 PACKED = (".gz", ".zst")
-PART = 8 << 20
+PART = 2 << 20
 """Characters after which a long plain text is cut at the next good place."""
 CUT = re.compile(r"(?<=\S\n)(?=\w)")
 """A good place: after a lone newline, before a word. No tokenizer of ours has a token across it."""
@@ -121,11 +121,11 @@ def _plain(path: Path, document: Unit) -> Iterator[Document]:
 def _parts(pieces: Iterable[str], path: Path) -> Iterator[str]:
     """Joins pieces to parts of at least PART characters cut at a good place; nothing when the whole is blank."""
     held: list[str] = []
-    length = 0
+    length, due = 0, PART
     for piece in pieces:
         held.append(piece)
         length += len(piece)
-        if length < PART:
+        if length < due:
             continue
         text = "".join(held)
         while len(text) >= PART and (cut := CUT.search(text, PART)):
@@ -136,7 +136,8 @@ def _parts(pieces: Iterable[str], path: Path) -> Iterator[str]:
             text = text[cut.start() :]
         if len(text) > LARGEST_LINE:
             raise too_long(path)
-        held, length = [text], len(text) % PART  # looks for a cut again after another PART
+        held, length = [text], len(text)
+        due = PART if length < PART else min(2 * length, LARGEST_LINE + 1)  # what has no cut is not searched each time
     text = "".join(held)
     if text.strip():
         yield text

@@ -23,7 +23,7 @@ enum Pattern { GPT2, CL100K };
 constexpr int PAGES = 0x1100;      // of 256 code points each
 constexpr int LONGEST = 23;        // bytes of a word that is remembered
 constexpr int MOST = 9;            // ids of a word that is remembered
-constexpr int SETS = 1 << 15;      // of two words each, in the memory of one thread: 4 MiB
+constexpr int SETS = 1 << 14;      // of two words each, in the memory of one thread: 2 MiB
 constexpr int SHORT = 48;          // bytes of a word whose pairs are searched one by one; above, a queue orders them
 constexpr int64_t JOB = 1 << 16;   // bytes that a thread takes at once
 constexpr uint32_t NEVER = ~0u;    // the rank of a pair that is not merged
