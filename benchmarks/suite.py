@@ -33,6 +33,7 @@ MODULES = {
     "batch_curve": "Training speed against the batch",
     "cache_curve": "A token against the text before it",
     "memory": "Memory",
+    "tokenising": "Tokenising",
 }
 """Module → its heading on the page, in the page's order."""
 
