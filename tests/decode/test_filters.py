@@ -50,6 +50,21 @@ def test_equal_logits_leave_the_lowest_ids():
     assert kept(filters.min_p(equal, 1.0)) == [[0, 1, 2, 3, 4]] * 2
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.01, 1.0, 10.0])
+@pytest.mark.parametrize("p", [1e-9, 0.1, 0.5, 0.97, 1 - 1e-9])
+def test_top_p_of_a_large_vocabulary_is_that_of_sorting_it_all(spread, p):
+    """The survivors of most distributions are few, of flat ones many; halves of them are equal."""
+    V = 5003
+    u = (torch.randn(3, V, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * spread * 4).round() / 4
+    u[0, 7] += 20.0 * spread
+    u[1, ::2] = -INF
+    ordered, ids = u.sort(descending=True, stable=True)
+    reached = ordered.softmax(-1).cumsum(-1)
+    for row, found in enumerate(kept(filters.top_p(u, p))):
+        count = 1 + int((reached[row] < p).sum())
+        assert found == sorted(id_ for id_ in ids[row, :count].tolist() if u[row, id_] > -INF)
+
+
 def test_order_is_penalties_temperature_top_k_top_p_min_p():
     # logits ln(8, 4, 2, 1) halved by temperature 2 give 8^.5, 4^.5 …; top-k before top-p: 8 of 8 + 4 = 0.67
     u = torch.tensor([[8.0, 4.0, 2.0, 1.0]], dtype=torch.float64).log()

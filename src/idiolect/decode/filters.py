@@ -16,6 +16,8 @@ from torch import Tensor
 from idiolect.decode.settings import DecodeSettings
 
 REMOVED = float("-inf")
+FEW = 256
+"""Ids that `top_p` looks at first, on a CPU."""
 
 
 @dataclass
@@ -38,14 +40,20 @@ class Seen:
 
 def reshape(logits: Tensor, settings: DecodeSettings, seen: Seen | None = None) -> Tensor:
     """Logits [B, V] → the logits that are drawn from, [B, V]. `seen` is needed when a penalty is set."""
-    if seen is not None:
-        logits = repetition_penalty(logits, seen, settings.repetition_penalty)
-        logits = presence_penalty(logits, seen, settings.presence_penalty)
-        logits = frequency_penalty(logits, seen, settings.frequency_penalty)
+    logits = penalise(logits, settings, seen)
     logits = temperature(logits, settings.temperature)
     logits = top_k(logits, settings.top_k)
     logits = top_p(logits, settings.top_p)
     return min_p(logits, settings.min_p)
+
+
+def penalise(logits: Tensor, settings: DecodeSettings, seen: Seen | None) -> Tensor:
+    """The penalties alone, [B, V] → [B, V]; after them greedy decoding has only to take the highest."""
+    if seen is None:
+        return logits
+    logits = repetition_penalty(logits, seen, settings.repetition_penalty)
+    logits = presence_penalty(logits, seen, settings.presence_penalty)
+    return frequency_penalty(logits, seen, settings.frequency_penalty)
 
 
 def repetition_penalty(logits: Tensor, seen: Seen, penalty: float) -> Tensor:
@@ -90,24 +98,36 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     """
     if k == 0 or k >= logits.shape[-1]:
         return logits
-    least = logits.topk(k).values[..., -1:]
-    above = logits > least
-    equal = logits == least
-    kept = above | (equal & (equal.cumsum(-1) <= k - above.sum(-1, keepdim=True)))
-    return logits.masked_fill(~kept, REMOVED)
+    return _highest(logits, k, logits.topk(k).values[..., -1:])
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keeps the smallest set of ids whose probability reaches p (Holtzman et al. 2020, arXiv 1904.09751, eq. 2).
 
-    p = 1 keeps all. At least one id survives.
+    p = 1 keeps all. At least one id survives; of equal ones the lowest.
     """
     if p >= 1:
         return logits
-    ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
-    removed = torch.zeros_like(ids, dtype=torch.bool)
-    removed[..., 1:] = ordered.softmax(-1).cumsum(-1)[..., :-1] >= p  # the more probable ids reach it already
-    return logits.masked_fill(removed.scatter(-1, ids, removed), REMOVED)
+    V = logits.shape[-1]
+    count = min(V, FEW) if logits.device.type == "cpu" else V
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    while True:  # most often a few ids reach p, and to find these costs a hundredth of sorting all
+        ordered = logits.topk(count).values
+        reached = (ordered - normaliser).exp().cumsum(-1)
+        if count == V or bool((reached[..., -1] >= p).all()):
+            break
+        count = min(V, 8 * count)
+    k = 1 + (reached[..., :-1] < p).sum(-1, keepdim=True)  # those that the more probable ones leave p to reach
+    return _highest(logits, k, ordered.gather(-1, k - 1))
+
+
+def _highest(logits: Tensor, k: int | Tensor, least: Tensor) -> Tensor:
+    """Keeps the k highest of each row, the lowest of which is `least`, [..., 1]; of those equal to it the lowest ids."""
+    kept = logits >= least
+    if logits.device.type != "cpu" or bool((kept.sum(-1, keepdim=True) > k).any()):
+        above = logits > least
+        kept = above | (kept & ((kept & ~above).cumsum(-1) <= k - above.sum(-1, keepdim=True)))
+    return logits.masked_fill(~kept, REMOVED)
 
 
 def min_p(logits: Tensor, share: float) -> Tensor:

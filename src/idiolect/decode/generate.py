@@ -14,7 +14,7 @@ from torch import Tensor
 
 from idiolect import seeds
 from idiolect.decode.beam import beam_search
-from idiolect.decode.filters import REMOVED, Seen, draw, reshape
+from idiolect.decode.filters import REMOVED, Seen, draw, penalise, reshape
 from idiolect.decode.read import check_numbers, device_of, impossible, prompt_ids, read, read_prompts, writer
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.stop import UNSEEN, Criterion
@@ -160,15 +160,15 @@ def choose(
         seen: what the penalties know of each row's text.
     """
     allowed = logits.masked_fill(never, REMOVED)
-    reshaped = reshape(allowed, settings, seen)
     if settings.temperature == 0:
-        ids = reshaped.argmax(-1)  # the lowest of equals
+        ids = penalise(allowed, settings, seen).argmax(-1)  # the lowest of equals; no other filter changes it
     else:
+        reshaped = reshape(allowed, settings, seen)
         uniform = [seeds.uniform(settings.seed, "draw", *key) for key in keys]
         ids = draw(reshaped, torch.tensor(uniform, dtype=torch.float64, device=logits.device))
     normaliser = logits.logsumexp(-1)
     logprobs = logits.gather(1, ids[:, None]).squeeze(1) - normaliser
-    possible = allowed.amax(-1) > REMOVED
+    possible = allowed.gather(1, ids[:, None]).squeeze(1) > REMOVED  # where any id is, an impossible one is not chosen
     table = torch.stack([ids.double(), logprobs, possible.double(), normaliser], 1).tolist()
     check_numbers([row[3] for row in table])
     return ids, [row[:3] for row in table]
