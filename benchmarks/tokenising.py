@@ -135,7 +135,7 @@ CLAIMS = {"tokenising": claim}
 TRIED = """
 Before, all went through the library: 4.6 MB/s from file to shards, of which its calls took nine tenths.
 
-- Words cut by code of our own, their ids remembered by each thread (`tokens/bytepairs.cpp`): 131 MB/s, where the library
+- Words cut by our own code, their ids remembered by each thread (`tokens/bytepairs.cpp`): 131 MB/s, where the library
   gives 5; kept. 2 MiB of words a thread are as good as 8 and better than 16, which leave the processor's cache.
 - The letters, numbers and spaces of all of Unicode asked of the library at once: 2.1 s. By the page, when a text first
   needs it: 0.15 ms each; kept.

@@ -122,7 +122,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def _highest(logits: Tensor, k: int | Tensor, least: Tensor) -> Tensor:
-    """Keeps the k highest of each row, the lowest of which is `least`, [..., 1]; of those equal to it the lowest ids."""
+    """Keeps the k highest of each row, the lowest of which is `least`, [..., 1]; of its equals the lowest ids."""
     kept = logits >= least
     if logits.device.type != "cpu" or bool((kept.sum(-1, keepdim=True) > k).any()):
         above = logits > least
