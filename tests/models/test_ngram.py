@@ -72,10 +72,11 @@ def test_sequences_do_not_reach_across_documents():
     assert model.fractions([C, E, A]) == {B: Fraction(1)}
 
 
+@pytest.mark.parametrize("order", [2, 3])
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
-def test_begin_and_end_may_be_two_ids(smoothing):
-    one = fit(smoothing)
-    settings = NGramSettings(smoothing=smoothing, order=3)
+def test_begin_and_end_may_be_two_ids(smoothing, order):
+    one = fit(smoothing, order)
+    settings = NGramSettings(smoothing=smoothing, order=order)
     two = NGram(settings, 8, begin_id=7, end_id=E, pad_id=PAD).fit(documents(TEXTS))
     text = [A, B, C, A, E]
     both = [model.score(torch.tensor([[begin, *text]]))[0, 1:] for model, begin in ((one, E), (two, 7))]

@@ -86,14 +86,14 @@ def test_discounts_are_those_that_lmplz_prints():
     printed = {1: (0.526316, 1.64912, 0.368421), 2: (0.775229, 0.43372, 0.368919), 3: (0.813038, 0.748349, 2.2495)}
     printed[4] = (0.871275, 1.61277, 3)
     model = fit(4)
-    for order, counts in enumerate(adjusted_counts(model.table.trie, model.counts), start=1):
+    for order, (counts, _) in enumerate(adjusted_counts(model.table.trie, model.counts), start=1):
         assert discounts(counts).tolist() == pytest.approx([0, *printed[order]], abs=1e-5)
 
 
 def test_discounts_out_of_range_fall_back():
     assert discounts(np.array([1, 1, 2])).tolist() == [0, *FALLBACK]  # nothing was seen three times
     model = fit(2)  # lmplz: "2-gram discount out of range for adjusted count 3: -0.47477007"
-    bigrams = adjusted_counts(model.table.trie, model.counts)[1]
+    bigrams = list(adjusted_counts(model.table.trie, model.counts))[1][0]
     assert discounts(bigrams).tolist() == [0, *FALLBACK]
 
 

@@ -119,3 +119,13 @@ def test_many_followers_are_gathered_in_parts(monkeypatch):
     monkeypatch.setattr(suffix, "CHUNK", 2)
     parts, _ = model.step(ids, model.init_state(len(ids), 6))
     assert torch.equal(whole, parts)
+
+
+def test_the_order_of_the_search_changes_nothing():
+    texts = made(29, 23, 7)
+    model = fit(texts)
+    ids = torch.tensor([[E, *text[:7]] for text in texts if len(text) >= 7])
+    scores = model.score(ids)
+    assert torch.equal(torch.cat([model.score(row[None]) for row in ids]), scores)
+    model.table._kind = np.int64  # what a vocabulary of more than 16 bits needs
+    assert torch.equal(model.score(ids), scores)

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from idiolect.errors import UserError
-from idiolect.models.ngram_counts import NONE, Documents, Symbols, Trie, count, stream
+from idiolect.models.ngram_counting import Documents, Stream, count
+from idiolect.models.ngram_counts import NONE, Symbols, Trie
 from idiolect.models.ngram_smoothing import SMOOTHING, BackoffTable, Weights
 from idiolect.models.settings import NGramSettings
 from idiolect.models.suffix import SuffixTable
@@ -109,11 +110,11 @@ class NGram:
             raise UserError('smoothing "arpa" is not learnt from text', 'import an ARPA file, or use "kneser-ney"')
         if not len(documents.ids):
             raise UserError("there is no text to count", "give at least one document with text")
-        tokens = stream(documents, self.symbols)
-        trie, self.counts = count(tokens, self.settings.order, self.symbols)
+        stream = Stream(documents, self.symbols)
+        trie, self.counts = count(stream, self.settings.order)
         table = BackoffTable(trie, SMOOTHING[self.settings.smoothing](trie, self.counts, self.settings))
         infinite = self.settings.smoothing == "infinite"
-        self._table = SuffixTable.build(tokens, table, self.settings.strength) if infinite else table
+        self._table = SuffixTable.build(stream, table, self.counts, self.settings.strength) if infinite else table
         return self
 
     def init_state(
@@ -141,11 +142,15 @@ class NGram:
 
     def score(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """log p(ids[b, t] | ids[b, :t]) in nats, float64 [B, T]; column 0 and padding are 0."""
-        out = torch.from_numpy(self.table.score(ids.cpu().numpy())).to(ids.device)
-        out[:, 0] = 0
+        real = torch.ones(ids.shape, dtype=torch.bool)
         if lengths is not None:
-            out[torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None].to(ids.device)] = 0
-        return out
+            real = torch.arange(ids.shape[1]) < lengths.cpu()[:, None]
+        rows = pad(torch.where(real, ids.cpu(), NONE), (1, 0), value=NONE)[pad(real, (1, 0), value=True)]
+        logs = self.table.score(rows.numpy()[None])[0]  # all rows in one, without padding, with NONE before each
+        out = torch.zeros(ids.shape, dtype=torch.float64)
+        out[real] = torch.from_numpy(logs)[rows != NONE]
+        out[:, 0] = 0
+        return out.to(ids.device)
 
     def fractions(self, context: Sequence[int]) -> dict[int, Fraction]:
         """The exact relative frequency of every token seen after the last order - 1 tokens of `context`.
@@ -211,7 +216,7 @@ class NGram:
         model._table = table = BackoffTable(trie, weights)
         if settings.smoothing == "infinite" and model.counts is not None:
             followers = _stored(tensors, "followers", np.int32, int(model.counts[0].sum()) + 1)
-            model._table = SuffixTable(followers, table, settings.strength)
+            model._table = SuffixTable(followers, table, model.counts, settings.strength)
         return model
 
 

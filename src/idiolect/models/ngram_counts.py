@@ -1,7 +1,7 @@
-"""Counting token sequences, with numpy alone: a trie of sorted integer arrays.
+"""Token sequences that occur in a text: a trie of sorted integer arrays, in numpy alone.
 
-The stream of a corpus is E d1 E d2 E … dn E (E = end of text): each document is read after one E and ends with one. As
-context E is what others call <s>, as the token predicted it is </s>; no sequence reaches across it.
+A text reads E d1 E d2 E … dn E (E = end of text; see ngram_counting): as context E is what others call <s>, as the
+token predicted it is </s>; no sequence reaches across it.
 
 Shapes: B rows, W positions, n_k distinct sequences of k tokens.
 """
@@ -10,26 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 NONE = -1
 """No such node; as a token: nothing was read there."""
-
-
-class Documents(Protocol):
-    """What is counted: the ids of consecutive documents, stored without end-of-text."""
-
-    @property
-    def ids(self) -> np.ndarray:
-        """All tokens, integers [tokens]."""
-        ...
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """Where each document begins, and the end: int64 [documents + 1]."""
-        ...
+PIECE = 1 << 18
+"""Nodes that are worked on at once, so that what is only passing stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +49,6 @@ class Symbols:
         return allowed
 
 
-def stream(documents: Documents, symbols: Symbols) -> np.ndarray:
-    """E d1 E d2 E … dn E as int64 [tokens + documents + 1]."""
-    ids = np.asarray(documents.ids, dtype=np.int64)
-    offsets = np.asarray(documents.offsets, dtype=np.int64)
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < symbols.vocabulary:
-        raise ValueError(f"ids must lie in [0, {symbols.vocabulary})")
-    return np.insert(ids, offsets, symbols.end)
-
-
 @dataclass(frozen=True)
 class Trie:
     """Distinct sequences of 1 … N tokens. Node numbers count from 0 in each order; a node of order 1 is its token.
@@ -96,7 +74,7 @@ class Trie:
         """Raises ValueError unless every array is sorted and every parent exists."""
         for order, keys in enumerate(self.keys, start=2):
             ends = keys[[0, -1]] // self.symbols.vocabulary if len(keys) else np.zeros(2)
-            if (np.diff(keys) <= 0).any() or ends[0] < 0 or ends[1] >= max(self.nodes(order - 1), 1):
+            if (keys[1:] <= keys[:-1]).any() or ends[0] < 0 or ends[1] >= max(self.nodes(order - 1), 1):
                 raise ValueError(f"the sequences of {order} tokens are not in order")
 
     def split(self, order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -104,16 +82,33 @@ class Trie:
         parent, token = np.divmod(self.keys[order - 2], self.symbols.vocabulary)
         return parent, token
 
+    def pieces(self, order: int) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """All nodes of an order above 1 as (nodes, parent, last token), a bounded number at a time.
+
+        Nodes of one parent come together.
+        """
+        keys, V, begin = self.keys[order - 2], self.symbols.vocabulary, 0
+        while begin < len(keys):
+            end = len(keys)
+            if begin + PIECE < end:
+                parent = keys[begin + PIECE] // V
+                end = int(keys.searchsorted(parent * V))
+                end = end if end > begin else int(keys.searchsorted((parent + 1) * V))
+            part = slice(begin, end)
+            yield part, *np.divmod(keys[part], V)
+            begin = end
+
     def find(self, order: int, parents: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """The nodes of `parents` followed by `tokens` (one shape), NONE where that was never counted."""
         if order == 1:
             return tokens
-        keys = self.keys[order - 2]
-        if not len(keys):
-            return np.full(tokens.shape, NONE)
-        wanted = np.where(parents >= 0, parents * self.symbols.vocabulary + tokens, NONE)
-        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return np.where(keys[at] == wanted, at, NONE)
+        keys, nodes = self.keys[order - 2], np.full(tokens.size, NONE)
+        asked = np.flatnonzero((parents >= 0) & (tokens >= 0))  # of the high orders, few
+        if len(keys) and len(asked):
+            wanted = parents.take(asked) * self.symbols.vocabulary + tokens.take(asked)
+            at = keys.searchsorted(wanted)
+            nodes[asked] = np.where(keys.take(at, mode="clip") == wanted, at, NONE)
+        return nodes.reshape(tokens.shape)
 
     def followers(self, order: int, contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All children of `contexts` (nodes of order - 1, [n]): for each, the index into `contexts`, and its node."""
@@ -135,12 +130,19 @@ class Trie:
             yield contexts, nodes
 
     def suffixes(self) -> Iterator[np.ndarray]:
-        """For order 2 … N: the node of each sequence without its first token, int64 [n_k]."""
-        previous = np.empty(0, dtype=np.int64)
+        """For order 2 … N: the node of each sequence without its first token, int32 (int64 beyond 2^31) [n_k]."""
+        shorter = np.empty(0, dtype=np.int64)
         for order in range(2, self.order + 1):
-            parent, token = self.split(order)
-            previous = token if order == 2 else self.find(order - 1, previous[parent], token)
-            yield previous
+            suffix = np.empty(self.nodes(order), dtype=index_type(self.nodes(order - 1)))
+            for part, parent, token in self.pieces(order):
+                suffix[part] = token if order == 2 else self.find(order - 1, shorter[parent].astype(np.int64), token)
+            shorter = suffix
+            yield suffix
+
+
+def index_type(size: int) -> type[np.signedinteger]:
+    """The smaller type that numbers `size` things."""
+    return np.int32 if size < 1 << 31 else np.int64
 
 
 def shift(nodes: np.ndarray) -> np.ndarray:
@@ -162,39 +164,3 @@ def read_so_far(tokens: np.ndarray, symbols: Symbols) -> np.ndarray:
     at = np.arange(tokens.shape[1])
     begins = np.where(tokens < 0, at + 1, np.where(symbols.boundary(tokens), at, 0))
     return at - np.maximum.accumulate(begins, axis=1) + 1
-
-
-def count(tokens: np.ndarray, order: int, symbols: Symbols) -> tuple[Trie, list[np.ndarray]]:
-    """All sequences of 1 … `order` tokens in a stream int64 [M], and how often each occurs: int64 [n_k] per order.
-
-    The first token of the stream is context only. Takes about 50 bytes a token while it counts, and keeps 16 bytes a
-    distinct sequence.
-    """
-    V = symbols.vocabulary
-    row = tokens[None]
-    keys: list[np.ndarray] = []
-    counts = [np.bincount(tokens[1:], minlength=V)]
-    nodes = row
-    for k in range(2, order + 1):
-        contexts = shift(symbols.as_context(k - 1, nodes, row))[0]
-        at = np.flatnonzero(contexts >= 0)
-        if len(counts[-1]) > np.iinfo(np.int64).max // V:
-            raise ValueError("too many distinct sequences for 64-bit node numbers")
-        distinct, inverse, times = _distinct(contexts[at] * V + tokens[at])
-        keys.append(distinct)
-        counts.append(times)
-        nodes = np.full(row.shape, NONE)
-        nodes[0, at] = inverse
-    return Trie(symbols, tuple(keys)), counts
-
-
-def _distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(sorted distinct values, index of each value among them, how often each occurs); half the time of np.unique."""
-    by_value = np.argsort(values)
-    ordered = values[by_value]
-    new = np.ones(len(values), dtype=bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    inverse = np.empty(len(values), dtype=np.int64)
-    inverse[by_value] = np.cumsum(new) - 1
-    begins = np.flatnonzero(new)
-    return ordered[begins], inverse, np.diff(np.append(begins, len(values)))

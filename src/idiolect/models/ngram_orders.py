@@ -12,7 +12,8 @@ import numpy as np
 
 from idiolect.data.batch import bits_per_byte
 from idiolect.errors import UserError
-from idiolect.models.ngram_counts import Documents, Symbols, Trie, count, read_so_far, shift, stream
+from idiolect.models.ngram_counting import Documents, Stream, count
+from idiolect.models.ngram_counts import Symbols, Trie, read_so_far, shift
 from idiolect.models.ngram_smoothing import SMOOTHING, BackoffTable, maximum_likelihood
 from idiolect.models.settings import NGramSettings
 
@@ -68,8 +69,8 @@ def compare_orders(
     if not len(train.ids) or not len(test.ids):
         raise UserError("there is no text to count or to score", "give at least one document with text for each")
     symbols = Symbols(vocabulary, begin_id, end_id, pad_id)
-    trie, counts = count(stream(train, symbols), settings.order, symbols)
-    tokens = stream(test, symbols)[None]
+    trie, counts = count(Stream(train, symbols), settings.order)
+    tokens = Stream(test, symbols).whole()[None]
     out = []
     for n, seen in enumerate(_seen(trie, counts[0], tokens), start=1):
         part = Trie(symbols, trie.keys[: n - 1])

@@ -6,13 +6,13 @@ where it was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from idiolect.models.ngram_counts import Trie, read_so_far
+from idiolect.models.ngram_counts import PIECE, Trie, read_so_far, shift
 from idiolect.models.settings import NGramSettings
 
 FALLBACK = (0.5, 1.0, 1.5)
@@ -43,17 +43,24 @@ class BackoffTable:
     trie: Trie
     weights: Weights
 
-    def score(self, tokens: np.ndarray) -> np.ndarray:
-        """log p(tokens[b, t] | tokens[b, :t]) for int64 [B, W] → float64 [B, W]; NONE before a row's first token."""
-        before = read_so_far(tokens, self.trie.symbols)
-        before[:, 1:], before[:, 0] = before[:, :-1].copy(), 0
+    def score(self, tokens: np.ndarray, walk: Iterable[tuple[np.ndarray, np.ndarray]] | None = None) -> np.ndarray:
+        """log p(tokens[b, t] | tokens[b, :t]) for int64 [B, W] → float64 [B, W].
+
+        Where tokens are NONE a new text begins, and the result means nothing. `walk` may give what trie.walk does.
+        """
+        base, unseen = self.weights.base, self.weights.unseen_context
+        before = shift(read_so_far(tokens, self.trie.symbols))
         out = self.weights.scores[0][tokens]
-        for order, (contexts, nodes) in enumerate(self.trie.walk(tokens), start=1):
-            if order > 1:
-                base = None if self.weights.base is None else self.weights.base[tokens]
-                lower = self._lower(out, order, contexts, base)
-                found = _pick(self.weights.scores[order - 1], nodes, 0.0)
-                out = np.where(before >= order - 1, np.where(nodes >= 0, found, lower), out)
+        for order, (contexts, nodes) in enumerate(self.trie.walk(tokens) if walk is None else walk, start=1):
+            if order == 1:
+                continue
+            if base is not None or unseen:
+                deep = before >= order - 1
+                out = np.where(deep, (out if base is None else base[tokens]) + np.where(contexts < 0, unseen, 0.0), out)
+            at = np.flatnonzero(contexts >= 0)
+            out.flat[at] += self.weights.backoffs[order - 2][contexts.take(at)]
+            at = np.flatnonzero(nodes >= 0)
+            out.flat[at] = self.weights.scores[order - 1][nodes.take(at)]
         return out
 
     def distributions(self, tokens: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -82,22 +89,27 @@ def _pick(values: np.ndarray, nodes: np.ndarray, missing: float) -> np.ndarray:
 
 
 def _log(values: np.ndarray) -> np.ndarray:
+    """In place."""
     with np.errstate(divide="ignore"):
-        return np.log(values)
+        return np.log(values, out=values)
 
 
 def _context_totals(trie: Trie, order: int, counts: np.ndarray) -> np.ndarray:
     """The sum over each context's continuations of their `counts` [n_order], float64 [n_(order - 1)]."""
-    parent, _ = trie.split(order)
-    return np.bincount(parent, weights=counts, minlength=trie.nodes(order - 1)).astype(np.float64)  # int64 when empty
+    totals = np.zeros(trie.nodes(order - 1))
+    for part, parent, _ in trie.pieces(order):
+        totals[parent[0] : parent[-1] + 1] = np.bincount(parent - parent[0], weights=counts[part])
+    return totals
 
 
 def _relative(trie: Trie, counts: list[np.ndarray], added: float = 0.0, kinds: int = 0) -> tuple[np.ndarray, ...]:
     """log (c(ctx w) + added) / (c(ctx) + added · kinds) for every order."""
     scores = [_log((counts[0] + added) / (counts[0].sum() + added * kinds))]
     for order in range(2, trie.order + 1):
-        totals = _context_totals(trie, order, counts[order - 1])[trie.split(order)[0]]
-        scores.append(_log((counts[order - 1] + added) / (totals + added * kinds)))
+        totals, p = _context_totals(trie, order, counts[order - 1]), np.empty(trie.nodes(order))
+        for part, parent, _ in trie.pieces(order):
+            p[part] = (counts[order - 1][part] + added) / (totals[parent] + added * kinds)
+        scores.append(_log(p))
     return tuple(scores)
 
 
@@ -143,36 +155,46 @@ def kneser_ney(trie: Trie, counts: list[np.ndarray], settings: NGramSettings) ->
     """
     allowed = trie.symbols.predicted()
     adjusted = adjusted_counts(trie, counts)
-    a = adjusted[0]
+    a, _ = next(adjusted)
     D = discounts(a)
     total = a.sum()
     mass = D[np.minimum(a, 3)].sum() / total
     p = np.where(allowed, (a - D[np.minimum(a, 3)]) / total + mass / allowed.sum(), 0.0)
-    scores, backoffs = [_log(p)], []
-    for order, suffix in enumerate(trie.suffixes(), start=2):
-        a = adjusted[order - 1]
-        discount = discounts(a)[np.minimum(a, 3)]
-        parent, _ = trie.split(order)
-        A = _context_totals(trie, order, a)
-        gamma = _context_totals(trie, order, discount)
-        gamma = np.divide(gamma, A, out=np.ones_like(A), where=A > 0)
-        p = (a - discount) / A[parent] + gamma[parent] * p[suffix]
-        scores.append(_log(p))
-        backoffs.append(_log(gamma))
-    return Weights(tuple(scores), tuple(backoffs))
+    scores, backoffs = [], []
+    for order, (a, suffix) in enumerate(adjusted, start=2):
+        D, lower, p, gammas = discounts(a), p, np.empty(len(a)), np.ones(len(p))
+        for part, parent, _ in trie.pieces(order):
+            first, parent = parent[0], parent - parent[0]
+            discount = D[np.minimum(a[part], 3)]
+            A = np.bincount(parent, weights=a[part])
+            gamma = np.bincount(parent, weights=discount)
+            gamma = np.divide(gamma, A, out=np.ones_like(A), where=A > 0)
+            gammas[first : first + len(A)] = gamma
+            p[part] = (a[part] - discount) / A[parent] + gamma[parent] * lower[suffix[part]]
+        scores.append(_log(lower))
+        backoffs.append(_log(gammas))
+    return Weights((*scores, _log(p)), tuple(backoffs))
 
 
-def adjusted_counts(trie: Trie, counts: list[np.ndarray]) -> list[np.ndarray]:
-    """int64 [n_k] per order: raw for the highest order and after a text's beginning, else distinct tokens before."""
-    adjusted = []
-    initial = np.zeros(trie.nodes(1), dtype=bool)  # the sequences that start with begin-of-text; </s> does not
-    suffixes = list(trie.suffixes())
+def adjusted_counts(trie: Trie, counts: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For order 1 … N: (adjusted counts, the node of each sequence without its first token; none for order 1).
+
+    Adjusted counts, int64 [n_k], are raw for the highest order and after a text's beginning, else distinct tokens
+    before.
+    """
+    suffixes, suffix = trie.suffixes(), np.empty(0, dtype=np.int64)
+    first, last = trie.symbols.begin, trie.symbols.begin + 1  # the nodes that start with begin-of-text lie together
     for order in range(1, trie.order):
-        preceding = np.bincount(suffixes[order - 1], minlength=trie.nodes(order))
-        adjusted.append(np.where(initial, counts[order - 1], preceding))
-        parent, _ = trie.split(order + 1)
-        initial = parent == trie.symbols.begin if order == 1 else initial[parent]
-    return [*adjusted, counts[-1]]
+        longer = next(suffixes)
+        adjusted = np.bincount(longer, minlength=trie.nodes(order))
+        if order > 1:  # </s> is not begin-of-text
+            adjusted[first:last] = counts[order - 1][first:last]
+        yield adjusted, suffix
+        suffix = longer
+        first, last = trie.keys[order - 1].searchsorted(
+            [first * trie.symbols.vocabulary, last * trie.symbols.vocabulary]
+        )
+    yield counts[-1], suffix
 
 
 def discounts(adjusted: np.ndarray) -> np.ndarray:
@@ -181,7 +203,9 @@ def discounts(adjusted: np.ndarray) -> np.ndarray:
     D_j = j - (j + 1) Y n_(j+1) / n_j with Y = n1 / (n1 + 2 n2), where n_j is how many sequences have the adjusted
     count j. Where some n_j (j ≤ 3) is 0 or a D_j leaves [0, j]: FALLBACK.
     """
-    n = np.bincount(np.minimum(adjusted, 5), minlength=6).astype(np.float64)
+    n = np.zeros(6)
+    for begin in range(0, len(adjusted), PIECE):
+        n += np.bincount(np.minimum(adjusted[begin : begin + PIECE], 5), minlength=6)
     j = np.arange(1, 4)
     if (n[j] > 0).all():
         D = j - (j + 1) * n[1] / (n[1] + 2 * n[2]) * n[j + 1] / n[j]

@@ -5,11 +5,11 @@ Shapes: B rows, W positions, R rows of the suffix array = tokens of the stream (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
+from idiolect.models.ngram_counting import Stream
 from idiolect.models.ngram_counts import NONE, Symbols, shift, spread
 from idiolect.models.ngram_smoothing import BackoffTable
 
@@ -20,16 +20,18 @@ LIMIT = 1000
 
 
 class Match(NamedTuple):
-    """The longest context before each position that occurs in the text and that the n-gram model cannot see whole."""
+    """The longest contexts that occur in the text and that the n-gram model cannot see whole."""
 
+    at: np.ndarray
+    """int64 [M]: the positions, in B * W, that have such a context before them; ascending."""
     first: np.ndarray
-    """int64 [B, W]: its rows are [first, last), none when nothing longer than the n-gram's context matched."""
+    """int64 [M]: its rows are [first, last)."""
     last: np.ndarray
-    """int64 [B, W]."""
+    """int64 [M]."""
     times: np.ndarray
-    """How many of these occurrences the position's own token follows, int64 [B, W]."""
+    """How many of these occurrences the position's own token follows, int64 [M]."""
     evidence: np.ndarray
-    """Occurrences times the square of the length beyond the n-gram's context, float64 [B, W]."""
+    """Occurrences times the square of the length beyond the n-gram's context, float64 [M]."""
 
 
 class SuffixTable:
@@ -53,92 +55,115 @@ class SuffixTable:
     searches (backward search, Ferragina and Manzini 2000), for all positions of a batch at once.
     """
 
-    def __init__(self, followers: np.ndarray, shorter: BackoffTable, strength: float) -> None:
+    def __init__(self, followers: np.ndarray, shorter: BackoffTable, counts: list[np.ndarray], strength: float) -> None:
         self.followers = followers
         """What follows each row, int32 [R]: 0 a boundary, id + 1 any other token, -1 the end of the stream."""
         self.shorter = shorter
+        self.times = counts[max(shorter.trie.order - 2, 0)]
+        """How often the contexts that the n-gram sees whole occur, int64 [n of order N - 1]."""
         self.strength = strength
         self.symbols = shorter.trie.symbols
+        if shorter.trie.order == 2:  # as a context every boundary is `begin`
+            self.times = self.times.copy()
+            self.times[self.symbols.begin] = self.times[self.symbols.end]
         by_token = np.argsort(followers, kind="stable")
         self._keys = followers[by_token].astype(np.int64) * len(followers) + by_token  # sorted (token, row)
+        self._kind = np.uint16 if self.symbols.vocabulary + 1 < 1 << 16 else np.int64
 
     @classmethod
-    def build(cls, tokens: np.ndarray, shorter: BackoffTable, strength: float) -> SuffixTable:
-        """Of a stream E d1 E … dn E, int64 [R]."""
-        marked = _marked(tokens, shorter.trie.symbols)
+    def build(cls, stream: Stream, shorter: BackoffTable, counts: list[np.ndarray], strength: float) -> SuffixTable:
+        """Of a stream E d1 E … dn E of R tokens."""
+        marked = _marked(stream.whole(), shorter.trie.symbols)
         rows = suffix_rows(marked)
-        followers = np.full(len(tokens), -1, dtype=np.int32)
+        followers = np.full(len(stream), -1, dtype=np.int32)
         followers[rows[:-1]] = marked[1:]
-        return cls(followers, shorter, strength)
+        return cls(followers, shorter, counts, strength)
 
     def score(self, tokens: np.ndarray) -> np.ndarray:
-        """log p(tokens[b, t] | tokens[b, :t]) for int64 [B, W] → float64 [B, W]; NONE before a row's first token."""
-        match = self._longest(tokens)
-        share = match.times * self.symbols.predicted()[tokens] / np.maximum(match.last - match.first, 1)
-        p = np.exp(self.shorter.score(tokens))
+        """log p(tokens[b, t] | tokens[b, :t]) for int64 [B, W] → float64 [B, W]; NONE begins a new text."""
+        walk = list(self.shorter.trie.walk(tokens))
+        out = self.shorter.score(tokens, walk)
+        at, first, last, times, evidence = self._longest(tokens, walk)
+        share = times * self.symbols.predicted()[tokens.flat[at]] / (last - first)
         with np.errstate(divide="ignore"):
-            return np.log((match.evidence * share + self.strength * p) / (match.evidence + self.strength))
+            p = evidence * share + self.strength * np.exp(out.flat[at])
+            out.flat[at] = np.log(p / (evidence + self.strength))
+        return out
 
     def distributions(self, tokens: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """log p(· | tokens[row, : column + 1]) for each of n (row, column) → float64 [n, V]."""
         V = self.symbols.vocabulary
         out = self.shorter.distributions(tokens, rows, columns)
-        ahead = np.concatenate([tokens, np.full((len(tokens), 1), NONE)], axis=1)  # the context after the last column
-        first, last, _, evidence = (part[rows, columns + 1] for part in self._longest(ahead))
-        matched = np.flatnonzero(last > first)
-        parts = np.cumsum((last - first)[matched]) // CHUNK
-        for at in np.split(matched, np.flatnonzero(np.diff(parts)) + 1):
-            owner, members = spread(first[at], last[at])
+        ahead = np.pad(tokens, ((0, 0), (0, 1)), constant_values=NONE)  # the context after the last column
+        match = self._longest(ahead, list(self.shorter.trie.walk(ahead)))
+        wanted = rows * ahead.shape[1] + columns + 1
+        found = np.searchsorted(match.at, wanted)
+        matched = np.flatnonzero(np.append(match.at, NONE)[found] == wanted)
+        _, first, last, _, evidence = (part[found[matched]] for part in match)
+        parts = np.cumsum(last - first) // CHUNK
+        for part in np.split(np.arange(len(matched)), np.flatnonzero(np.diff(parts)) + 1):
+            at = matched[part]
+            owner, members = spread(first[part], last[part])
             marked = self.followers[members]
             ids = np.where(marked == 0, self.symbols.end, marked - 1)
-            share = np.bincount(owner * V + ids, minlength=len(at) * V).reshape(-1, V) / (last - first)[at, None]
-            v = evidence[at, None]
+            share = np.bincount(owner * V + ids, minlength=len(at) * V).reshape(-1, V) / (last - first)[part, None]
+            v = evidence[part, None]
             with np.errstate(divide="ignore"):
                 out[at] = np.log((v * share + self.strength * np.exp(out[at])) / (v + self.strength))
         return out
 
-    def _longest(self, tokens: np.ndarray) -> Match:
-        """The match before each position of tokens int64 [B, W]."""
-        order, none = self.shorter.trie.order, np.zeros_like(tokens)
-        first, last, times, length = none, none, none, none
-        for depth, (begin, end, followed) in enumerate(self._walk(tokens)):
-            if depth >= order:
-                used = end > begin
-                first, last = np.where(used, begin, first), np.where(used, end, last)
-                times, length = np.where(used, followed, times), np.where(used, depth, length)
-        marked = _marked(tokens, self.symbols)
-        goes_on = (last > first) & (shift(self.symbols.boundary(tokens)) == 0)
-        for mine, extended in ((first, self._extend(first, marked)), (last, self._extend(last, marked))):
-            goes_on &= mine == shift(extended)
-        at = np.arange(tokens.shape[1])
-        since = np.maximum.accumulate(np.where(goes_on, 0, at), axis=1)
-        length = np.take_along_axis(length, since, 1) + at - since
-        return Match(first, last, times, (last - first) * (length - order + 1.0) ** 2)
-
-    def _walk(self, tokens: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For d = 0, 1, …, before each position of tokens int64 [B, W], all int64 [B, W]: (first, last, times).
-
-        [first, last) are the rows of the last d tokens, empty where that context does not occur or a shorter one occurs
-        once; `times` how many of these occurrences the position's own token follows.
-        """
-        marked, boundary = _marked(tokens, self.symbols), self.symbols.boundary(tokens)
-        first, last = np.zeros_like(tokens), np.full_like(tokens, len(self.followers))
-        for depth in range(LIMIT):
-            used = last > first
-            if not used.any():
+    def _longest(self, tokens: np.ndarray, walk: list[tuple[np.ndarray, np.ndarray]]) -> Match:
+        """The match before each position of tokens int64 [B, W]; `walk` is what the trie's gives for them."""
+        N, W = self.shorter.trie.order, tokens.shape[1]
+        nodes = [shift(self.symbols.as_context(k, walk[k - 1][1], tokens)).ravel() for k in (N - 1, N) if k]
+        at = np.flatnonzero(nodes[-1] >= 0)  # the n-gram's own sequences are the first that it cannot see whole …
+        if N > 1:
+            at = at[self.times[nodes[0][at]] > 1]  # … beyond one that occurs several times
+        tokens = tokens.ravel()
+        marked, inside = _marked(tokens, self.symbols), ~self.symbols.boundary(tokens)
+        inside[W - 1 :: W] = False  # no context is longer than a boundary, or goes on in the next row
+        first = np.zeros(len(at), dtype=np.int64)
+        last = first + len(self.followers)
+        for back in range(N, 0, -1):
+            at, _, _, first, last = self._extend(at, first, last, marked[at - back])
+        at, first, last = (part[last > first] for part in (at, first, last))
+        rows = np.zeros((4, len(tokens)), dtype=np.int64)  # of each position: first, last, and those with its own token
+        length = np.zeros(len(tokens), dtype=np.int64)
+        for depth in range(N, LIMIT):
+            if not len(at):
                 break
-            begin, end = np.zeros_like(tokens), np.zeros_like(tokens)
-            begin[used] = self._extend(first[used], marked[used])
-            end[used] = self._extend(last[used], marked[used])
-            yield first, last, end - begin
-            if depth:
-                begin[boundary] = end[boundary] = 0  # no context is longer than a boundary
-            again = last - first > 1
-            first, last = np.where(again, shift(begin), 0), np.where(again, shift(end), 0)
+            at, first, last, begin, end = self._extend(at, first, last, marked[at])
+            for row, part in zip(rows, (first, last, begin, end)):
+                row[at] = part
+            length[at] = depth
+            on = (end > begin) & inside[at]
+            at, first, last = at[on] + 1, begin[on], end[on]
+            again = (length[at] == depth) & (rows[1, at] - rows[0, at] > 1)
+            at, first, last = at[again], first[again], last[again]
+        at = np.flatnonzero(length)
+        first, last, begin, end = rows[:, at]
+        goes_on = np.zeros(len(at), dtype=bool)  # whether the same places continue from the position before
+        goes_on[1:] = (np.diff(at) == 1) & inside[at[:-1]] & (begin[:-1] == first[1:]) & (end[:-1] == last[1:])
+        since = np.maximum.accumulate(np.where(goes_on, 0, np.arange(len(at))))
+        beyond = length[at[since]] + at - at[since] - N + 1.0
+        return Match(at, first, last, end - begin, (last - first) * beyond**2)
 
-    def _extend(self, row: np.ndarray, marked: np.ndarray) -> np.ndarray:
-        """Where rows of a context begin or end → where those of the context and one more token do."""
-        return np.searchsorted(self._keys, marked * len(self.followers) + row)
+    def _extend(
+        self, at: np.ndarray, first: np.ndarray, last: np.ndarray, marked: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows [first, last) of contexts → [begin, end) of the contexts and one more token each, all int64 [M].
+
+        Gives back (at, first, last, begin, end) in ascending order of `begin`, provided that `first` ascends: so every
+        search starts where the one before it ended, which takes an eighth of the time of a search anywhere.
+        """
+        by_token = np.argsort(marked.astype(self._kind), kind="stable")  # a radix sort for 16 bits
+        at, first, last, base = at[by_token], first[by_token], last[by_token], marked[by_token] * len(self.followers)
+        begin = self._keys.searchsorted(base + first)
+        found = self._keys.take(begin, mode="clip") - base
+        end = begin + ((first <= found) & (found < last))
+        many = np.flatnonzero((end > begin) & (last - first > 1))
+        end[many] = self._keys.searchsorted(base[many] + last[many])
+        return at, first, last, begin, end
 
 
 def _marked(tokens: np.ndarray, symbols: Symbols) -> np.ndarray:
