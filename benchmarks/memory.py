@@ -43,8 +43,8 @@ RUNS = {
     "model.context=256 train.batch_tokens=4096 train.optimizer=muon",
     "GPT-2 small, 50,257 tokens, context 512, 4 rows": f"{GPT2} model.layers=12 model.heads=12 model.width=768 "
     "model.context=512 train.batch_tokens=2048 tokenizer.from=GPT2 tokenizer.size=50257",
-    "LSTM 2 × 200, 16,384 tokens, 20 rows of 35": "lstm model.layers=2 model.width=200 model.context=35 "
-    "train.batch_tokens=700 tokenizer.size=16384",
+    "LSTM 2 × 200, 12,288 tokens, 20 rows of 35": "lstm model.layers=2 model.width=200 model.context=35 "
+    "train.batch_tokens=700 tokenizer.size=12288",
     "LSTM 2 × 512, context 128, 32 rows": f"lstm {RECURRENT}",
     "GRU 2 × 512, context 128, 32 rows": f"gru {RECURRENT}",
     "RNN 2 × 512, context 128, 32 rows": f"rnn {RECURRENT}",
@@ -132,7 +132,7 @@ class Watched:
             pids = [int(process.name) for process in Path("/proc").iterdir() if process.name.isdigit()]
             mine = [pid for pid in pids if str(self.run) in _read(pid, "cmdline")]
             mine += [pid for pid in pids if any(f"\nPPid:\t{parent}\n" in _read(pid, "status") for parent in mine)]
-            held = [dict(re.findall(r"(Pss\w*): +(\d+)", _read(pid, "smaps_rollup"))) for pid in set(mine)]
+            held = [dict(re.findall(r"(?m)^(Pss\w*): +(\d+)", _read(pid, "smaps_rollup"))) for pid in set(mine)]
             now = {
                 "resident": sum(int(one.get("Pss", 0)) for one in held) * 1024,
                 "anonymous": sum(int(one.get("Pss_Anon", 0)) for one in held) * 1024,
@@ -162,7 +162,7 @@ def large(suite: Suite, size: int = CORPUS) -> Iterator[Claim]:
             "model.layers=4",
             "model.heads=4",
         ]
-        words += ["model.width=256", "model.context=256", "train.batch_tokens=4096", "train.steps=20"]
+        words += ["model.width=256", "model.context=256", "train.batch_tokens=1024", "train.steps=50"]
         with Watched(run) as watched:
             sample = measure.run(suite.idiolect("train", "gpt", *words, "--json", "-o", run), timeout=3 * 3600)
         parameters = sample.result["parameters"]

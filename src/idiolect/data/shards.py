@@ -141,11 +141,12 @@ class Shards:
         return out
 
     def counts(self) -> np.ndarray:
-        """How often each id occurs, int64 [V]."""
+        """How often each id occurs, int64 [V]; read from the files, for pages that are mapped count as memory held."""
         total = np.zeros(self.vocabulary, dtype=np.int64)
-        for part in self.parts:
-            for start in range(0, len(part), PART_SIZE):  # bincount makes int64 copies
-                total += np.bincount(part[start : start + PART_SIZE], minlength=self.vocabulary)
+        for number in range(len(self.parts)):
+            with open(_part(self.folder, number) / "ids.bin", "rb") as file:
+                while len(read := np.fromfile(file, id_type(self.vocabulary), 1 << 20)):
+                    total += np.bincount(read, minlength=self.vocabulary)  # which makes int64 copies
         return total
 
 

@@ -34,8 +34,8 @@ WHOLE = 1 << 16
 """Tokens that a model without a limit reads at once."""
 OVERLAP = 1 << 8
 """Tokens that its windows overlap by; more than any n-gram looks back."""
-ROWS = 1 << 14
-"""Positions scored at once when one text is scored (at least one window)."""
+ROWS = 1 << 12
+"""Positions scored at once (at least one window): enough for the products, and less memory than a step of training."""
 
 
 @dataclass(frozen=True)

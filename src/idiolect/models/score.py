@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-CHUNK = 1 << 24
-"""Logits held at once; 64 MiB in float32."""
+CHUNK, CHUNK_ELSEWHERE = 1 << 23, 1 << 26
+"""Logits held at once on a CPU (32 MiB in float32) and on an accelerator, whose products want many rows."""
 
 
 class BodyAndHead(Protocol):
@@ -38,7 +38,7 @@ def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None) -> Ten
         return out
     hidden = model.body(ids.masked_fill(~real, 0)[:, :-1])[scored]  # [N, D]
     targets = ids[:, 1:][scored]  # [N]
-    rows = max(1, CHUNK // model.head.weight.shape[0])
+    rows = max(1, (CHUNK if hidden.device.type == "cpu" else CHUNK_ELSEWHERE) // model.head.weight.shape[0])
     parts = [
         -nn.functional.cross_entropy(model.head(part).to(kind), target, reduction="none")
         for part, target in zip(hidden.split(rows), targets.split(rows))

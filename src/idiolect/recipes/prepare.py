@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from idiolect import config, files
+from idiolect import config, devices, files
 from idiolect.data import shards
 from idiolect.data.settings import DataSettings
 from idiolect.errors import UserError
@@ -48,6 +48,7 @@ def tokenizer_of(folder: Path, settings: TokenizerSettings, text: Corpus) -> Tok
         tokenizer = Tokenizer.load(settings.from_)
     else:
         tokenizer = learn.train((document.text for document in text), settings)
+        devices.release_memory()
     with files.new_folder(folder) as aside:
         tokenizer.save(aside)
     return tokenizer
@@ -59,6 +60,7 @@ def prepare(recipe: Recipe, folder: Path) -> Prepared:
     tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, train)
     say(f"tokenizer: {tokenizer.kind}, {tokenizer.size:,} tokens")
     encoded, held_encoded = shards.encode(train, tokenizer), shards.encode(held, tokenizer)
+    devices.release_memory()
     say(f"text: {encoded.documents:,} documents, {encoded.tokens:,} tokens; held out {held_encoded.tokens:,} tokens")
     if held_encoded.tokens == 0:
         raise UserError("the held-out text has no tokens", "give more text, or another tokenizer.pattern")
