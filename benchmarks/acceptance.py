@@ -1,4 +1,4 @@
-"""Proves the figures that need real text: `python benchmarks/acceptance.py --data DIR [--only NAME …]`.
+"""Proves the figures that need real text: `python -m benchmarks.acceptance --data DIR [--only NAME …]`.
 
 DIR holds tinyshakespeare/input.txt, wikitext-2/valid.txt (the second corpus) and gpt2-tokenizer/. Every check prints
 what was asked and what was measured; the table goes to docs/numbers.md; the exit code is 1 when one was missed.
@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from pathlib import Path
 
 import torch
 
-from idiolect import api, devices
+from benchmarks import measure, page
+from idiolect import api
 from idiolect.interop import folder
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -212,18 +212,16 @@ CHECKS: dict[str, Callable[[Path, Path], Iterator[Check]]] = {
 
 def document(checks: list[Check]) -> str:
     """docs/numbers.md."""
-    device = devices.choose("auto")
+    rows = [[c.name, c.asked, c.measured, "reached" if c.passed else "MISSED"] for c in checks]
     lines = [
         "# Numbers",
         "",
-        "Written by `python benchmarks/acceptance.py --data DIR`; every figure was measured by that run.",
+        "Written by `make acceptance DATA=DIR`; every figure was measured by that run. Speed and memory, beside other "
+        "people's programs, are on the page [Performance](performance.md).",
         "",
-        f"Machine: {devices.hardware(device)}, {devices.cores()} cores. Python {platform.python_version()}, torch "
-        f"{torch.__version__}, {time.strftime('%Y-%m-%d')}.",
+        ", ".join(f"{fact} {value}" for fact, value in measure.machine().items()) + ".",
         "",
-        "| figure | asked | measured | |",
-        "| --- | --- | --- | --- |",
-        *(f"| {c.name} | {c.asked} | {c.measured} | {'reached' if c.passed else 'MISSED'} |" for c in checks),
+        page.table(["figure", "asked", "measured", ""], rows),
         "",
         __doc__.split("\n\n")[1].replace("\n", " ") if __doc__ else "",
     ]

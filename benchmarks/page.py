@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from benchmarks import measure, suite
 from benchmarks.measure import Claim, Spread
 
 PAGE = measure.ROOT / "docs" / "performance.md"
 FACTS = ("machine", "system", "python", "torch", "idiolect", "date")
+"""Of `measure.machine`, in the order they are shown."""
 
 
 def page() -> str:
     """The whole page: how it was measured, the figures by heading, what fell short with what was tried."""
     kept = {module: [(name, measure.load(name)) for name in claims] for module, claims in suite.benchmarks().items()}
-    loaded = [found for results in kept.values() for _, found in results if found]
-    claims = [claim for _, found in loaded for claim in found]
+    found = {name: one for results in kept.values() for name, one in results if one}
+    claims = [claim for _, claims in found.values() for claim in claims]
     reached = sum(claim.reached for claim in claims)
-    parts = [INTRODUCTION, f"{reached} of {len(claims)} figures are reached.", _machines([m for m, _ in loaded])]
+    parts = [INTRODUCTION, f"**{reached} of {len(claims)} figures are reached.**", _machines(found)]
     for module, results in kept.items():
-        found = [claim for _, one in results if one for claim in one[1]]
-        parts += [f"## {suite.MODULES[module]}", *_section(found)]
+        here = [claim for _, one in results if one for claim in one[1]]
+        parts += [f"## {suite.MODULES[module]}", *_section(here)]
         parts += [f"Not measured yet: {name}." for name, one in results if not one]
         if tried := importlib.import_module(f"benchmarks.{module}").TRIED.strip():
             parts += ["### What was tried", tried]
@@ -35,16 +36,19 @@ INTRODUCTION = """\
 Written by `make bench`: every figure is from a run of this suite, and nothing here is copied by hand. Peer and Idiolect
 run in turn (A B A B …), each in a process of its own. A figure is the median over the rounds with the 10th and 90th
 percentile in brackets; a ratio is the lesser of the ratio of medians and the median of the rounds' own ratios, and
-above 1 is better. "Limit" is what this machine does at most, measured in the same run (`idiolect bench` prints it).
+above 1 is better. The limit is what this machine does at most, measured in the same run (`idiolect bench` prints it).
 Rounds in which other programs kept more than a tenth of a core busy are repeated; "load" is the most that was left.
 
 To run it: `make bench DATA=… PEERS=…`; [benchmarks/suite.py](../benchmarks/suite.py) says what lies in both folders."""
 
 
-def _machines(found: Sequence[dict[str, str]]) -> str:
-    """One line for each set of conditions under which the results arose."""
-    lines = {" · ".join(f"{fact} {facts[fact]}" for fact in FACTS) for facts in found}
-    return "\n".join(f"- {line}" for line in sorted(lines))
+def _machines(found: Mapping[str, tuple[dict[str, str], Sequence[Claim]]]) -> str:
+    """The conditions under which the results arose; where they differ, of which."""
+    names: dict[str, list[str]] = {}
+    for name, (facts, _) in found.items():
+        line = ", ".join([facts["machine"], *(f"{fact} {facts[fact]}" for fact in FACTS[1:])])
+        names.setdefault(line, []).append(name)
+    return "\n".join(f"- {line}" + (f": {', '.join(of)}" if len(names) > 1 else "") for line, of in names.items())
 
 
 def _section(claims: Sequence[Claim]) -> Iterator[str]:

@@ -185,26 +185,38 @@ def vector_units() -> str:
 
 @functools.cache
 def race(device: str, size: int | None = None) -> dict[str, float]:
-    """Measured rates of a square matrix product, in GFLOP/s, for fp32, bf16 and fp16.
+    """Measured rates of a square matrix product, in GFLOP/s, for fp32, bf16 and fp16; on a CPU those of one core.
 
-    Only a measurement tells: CPUs without bf16 units emulate it, some sixty times slower than fp32. Measured once in a
-    process, so that all it decides is decided alike.
+    Only a measurement tells: CPUs without bf16 units emulate it, some sixty times slower than fp32. Several cores would
+    wait for one another wherever another program has one of them. Measured once in a process, so that all it decides
+    is decided alike.
     """
     import torch
 
-    size = size or (512 if device == "cpu" else 4096)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _rates(device, size or (512 if device == "cpu" else 4096))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rates(device: str, size: int) -> dict[str, float]:
+    import torch
+
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         a = torch.ones(size, size, dtype=dtype, device=device)
         out = torch.empty_like(a)
         a[:64, :64] @ a[:64, :64]  # a warm-up of the whole size would take long where a precision is emulated
         wait(device)
-        began, calls = time.perf_counter(), 0
-        while calls == 0 or time.perf_counter() - began < RACE_SECONDS:
+        best, end = math.inf, time.perf_counter() + RACE_SECONDS
+        while best == math.inf or time.perf_counter() < end:
+            began = time.perf_counter()
             torch.mm(a, a, out=out)
             wait(device)
-            calls += 1
-        rates[name] = round(2 * size**3 * calls / (time.perf_counter() - began) / 1e9, 1)
+            best = min(best, time.perf_counter() - began)  # whatever else runs here only ever slows a call down
+        rates[name] = round(2 * size**3 / best / 1e9, 1)
     return rates
 
 
@@ -279,8 +291,7 @@ def doctor() -> dict[str, Any]:
     import torch
 
     device = choose("auto")
-    with pinned(threads(), deterministic=False):
-        rates = race(device)
+    rates = race(device)
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

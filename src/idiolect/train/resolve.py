@@ -87,11 +87,11 @@ def _precision(
     asked = settings.precision
     out: list[str] = [asked]
     if asked == "auto":
-        with devices.pinned(resolved.threads, settings.deterministic):
-            rates = devices.race(resolved.device)
+        rates = devices.race(resolved.device)
+        core = ", of one core," if resolved.device == "cpu" else ""
         measured = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
         out = [devices.fastest(resolved.device, rates)]
-        out.append(f"precision {out[0]}: GFLOP/s measured here are {measured}")
+        out.append(f"precision {out[0]}: GFLOP/s measured here{core} are {measured}")
     if out[0] == "fp32":
         return out
     row = replace(batch, **{name: part[:1] for name, part in vars(batch).items() if isinstance(part, torch.Tensor)})
