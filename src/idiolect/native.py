@@ -36,7 +36,7 @@ def load(source: Path) -> ctypes.CDLL | None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        parts = sorted(source.parent.glob(f"{source.stem}*.h"))  # what the file may include
+        parts = sorted(source.parent.glob("*.h"))  # what the file may include
         about = [*(part.read_bytes() for part in (source, *parts)), " ".join(FLAGS).encode(), version]
         about.append(devices.processor().encode())
         name = f"{source.stem}-{hashlib.sha256(b'|'.join(about)).hexdigest()[:16]}.so"

@@ -1,5 +1,5 @@
-// The bf16 operations of training that torch's CPU kernels leave slow: causal attention, the activations of the MLP,
-// norms, and softmax with its cross-entropy. Products with weights stay torch's, which reach the machine's limit.
+// The bf16 operations of training that torch's CPU kernels leave slow: the activations of the MLP, norms, rotations, and
+// softmax with its cross-entropy; `fused_attention.h` has causal attention, `fused_products.h` the products with weights.
 //
 // Everything is computed in fp32 and rounded once, to nearest even; each result depends on the input alone, not on the
 // number of threads. `fused.py` describes what each function computes.
@@ -7,25 +7,6 @@
 #include "fused_numbers.h"
 
 namespace {
-
-// e^x within 2 units of fp32's last place, in a form that compilers turn into vectors; below e^-88 it is 0
-inline float exponential(float x) {
-  float z = x * 1.44269504f;
-  z = z < -127.f ? -127.f : z;
-  z = z > 127.f ? 127.f : z;
-  const float whole = std::rint(z), f = z - whole;
-  const float p =
-      1.f + f * (.693147181f + f * (.240226507f + f * (.0555041087f + f * (.00961812911f + f * .00133335581f))));
-  const int32_t bits = (int32_t(whole) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return p * scale;
-}
-
-inline float logistic(float x) { return 1 / (1 + exponential(-x)); }
-
-// gelu(x) = x logistic(2 sqrt(2 / pi) (x + 0.044715 x^3)), the tanh form
-constexpr float GELU = 1.5957691216f, CUBE = .044715f;
 
 constexpr long ROWS_A_PART = 64;  // of a sum over rows: parts are summed in order, whoever computed them
 

@@ -62,12 +62,18 @@ def multiplies(x: Tensor, weight: Tensor) -> bool:
     return products()
 
 
+def plain(layer: nn.Module) -> bool:
+    """Whether calling a module is nothing but its own forward: no hook waits for the call."""
+    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
+    return not any(hooks)
+
+
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
     """layer(x), x [..., K] → bf16 [..., N]; a plain nn.Linear in one call that reads its fp32 weights as they lie.
 
     So no copies of the weights in bf16 are made and kept, and their gradients come in fp32.
     """
-    if type(layer) is nn.Linear and multiplies(x, layer.weight):
+    if type(layer) is nn.Linear and plain(layer) and multiplies(x, layer.weight):
         return _Linear.apply(x, layer.weight, layer.bias)
     out: Tensor = layer(x)
     return out
@@ -146,6 +152,82 @@ def product_weight(dout: Tensor, x: Tensor, into: Tensor | None = None) -> Tenso
     return out
 
 
+def product_add(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """residual + x Wᵀ + b, all in fp32 but x: residual fp32 [n, N], x bf16 [n, K], weight [N, K], bias [N] or None."""
+    out = torch.empty_like(residual)
+    _call("linear", len(x), *weight.shape, x, weight, bias, None, 0, residual, out)
+    return out
+
+
+def rotate_(x: Tensor, heads: int, cosine: Tensor, sine: Tensor, back: bool = False) -> None:
+    """Turns the first `heads` heads of each row of x, bf16 [n, D], in place, as `layers.rotate` does; `back` undoes it.
+
+    Tables fp32 [..., d], contiguous, of n rows in all or of a period that the rows repeat.
+    """
+    d = cosine.shape[-1]
+    _call("rotate", len(x), heads, d, x, x.stride(0), cosine, sine, cosine.numel() // d, back)
+
+
+def norm_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, centre: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`norm` of a contiguous x [..., D], and what its backward pass needs: each row's mean and 1 / deviation, [n]."""
+    out, n = torch.empty(x.shape, dtype=torch.bfloat16), x.numel() // x.shape[-1]
+    mean, inverse = x.new_empty(2, n)
+    _call("norm", n, x.shape[-1], x, weight, bias, epsilon, centre, out, mean, inverse)
+    return out, mean, inverse
+
+
+def norm_backward(
+    x: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    biased: bool,
+    centre: bool,
+    dout: Tensor,
+    past: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """(d/dx fp32, the same rounded to bf16, d/dweight, d/dbias if `biased`) of dout bf16, contiguous, x's shape.
+
+    `past` fp32, the gradient that reaches x past the norm, is added to d/dx; without it nothing is rounded (None).
+    """
+    n, D = len(mean), x.shape[-1]
+    dx, dweight = torch.empty_like(x), torch.empty_like(weight)
+    dbias, low = torch.empty_like(weight) if biased else None, None if past is None else torch.empty_like(dout)
+    parts = x.new_empty(-(-n // ROWS_A_PART), 2, D)
+    _call("norm_backward", n, D, x, weight, mean, inverse, centre, dout, past, dx, low, parts, dweight, dbias)
+    return dx, low, dweight, dbias
+
+
+def attention_forward(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`attention`, whose heads' numbers lie side by side, and fp32 [B, H, T], the log of each row's sum."""
+    B, T, H, _ = q.shape
+    out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(B, H, T, dtype=torch.float32)
+    _loaded().attention(_shape(q, k, v), *_pointers(q, k, v, first, out, lse))
+    return out, lse
+
+
+def attention_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    first: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    dout: Tensor,
+    into: Sequence[Tensor],
+) -> None:
+    """Writes the gradients of q, k and v `into` tensors that lie as they do; dout [B, T, H, d] is contiguous."""
+    _loaded().attention_backward(_shape(q, k, v), *_pointers(q, k, v, first, out, lse, dout, *into))
+
+
+def _loaded() -> ctypes.CDLL:
+    found = library()
+    assert found is not None
+    return found
+
+
 def _call(name: str, *arguments: Any) -> None:
     """Calls an operation: tensors by their addresses, which must be contiguous; the threads are torch's."""
     values: list[Any] = []
@@ -160,19 +242,18 @@ def _call(name: str, *arguments: Any) -> None:
         elif isinstance(argument, float):
             argument = ctypes.c_float(argument)
         values.append(argument)
-    found = library()
-    assert found is not None
-    getattr(found, name)(*values, ctypes.c_int(torch.get_num_threads()))
+    getattr(_loaded(), name)(*values, ctypes.c_int(torch.get_num_threads()))
 
 
-def _activate(kind: str, inputs: Sequence[Tensor]) -> Tensor:
+def activate(kind: str, inputs: Sequence[Tensor]) -> Tensor:
+    """gelu(x) or swiglu(gate, x) of inputs (x) or (gate, x), bf16 and contiguous."""
     out = torch.empty_like(inputs[-1])
     _call(kind, out.numel(), *inputs, out)
     return out
 
 
-def _activate_backward(kind: str, inputs: Sequence[Tensor], dout: Tensor) -> list[Tensor]:
-    """The gradients of the inputs; dout becomes the activation itself."""
+def activate_backward(kind: str, inputs: Sequence[Tensor], dout: Tensor) -> list[Tensor]:
+    """The gradients of the inputs of `activate`; dout becomes the activation itself."""
     gradients = [torch.empty_like(x) for x in inputs]
     _call(f"{kind}_backward", dout.numel(), *inputs, dout, *gradients)
     return gradients
@@ -183,13 +264,13 @@ class _Activation(torch.autograd.Function):
     def forward(ctx: Any, kind: str, *inputs: Tensor) -> Tensor:
         ctx.kind, inputs = kind, tuple(x.contiguous() for x in inputs)
         ctx.save_for_backward(*inputs)
-        return _activate(kind, inputs)
+        return activate(kind, inputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         dout = dout.clone(memory_format=torch.contiguous_format)
-        return None, *_activate_backward(ctx.kind, ctx.saved_tensors, dout)
+        return None, *activate_backward(ctx.kind, ctx.saved_tensors, dout)
 
 
 class _Linear(torch.autograd.Function):
@@ -221,7 +302,7 @@ class _Activated(torch.autograd.Function):
         ctx.kind, inputs = kind, tuple(x.contiguous() for x in inputs)
         ctx.save_for_backward(weight, *inputs)
         ctx.bias = None if bias is None else bias.dtype
-        hidden = _activate(kind, inputs)
+        hidden = activate(kind, inputs)
         return _product(_rows(hidden), weight, bias).view(*hidden.shape[:-1], -1)
 
     @staticmethod
@@ -230,7 +311,7 @@ class _Activated(torch.autograd.Function):
         weight, *inputs = ctx.saved_tensors
         d = _rows(dout)
         hidden = _product_input(d, weight)  # d/dhidden, until the next line makes it hidden
-        gradients = _activate_backward(ctx.kind, inputs, hidden)
+        gradients = activate_backward(ctx.kind, inputs, hidden)
         dweight = _product_weight(d, hidden, weight) if ctx.needs_input_grad[0] else None
         dbias = d.sum(0, dtype=ctx.bias) if ctx.needs_input_grad[1] else None
         return dweight, dbias, None, *gradients
@@ -264,11 +345,9 @@ def _product_weight(dout: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float, centre: bool) -> Tensor:
-        x, D = x.contiguous(), x.shape[-1]
-        out = torch.empty(x.shape, dtype=torch.bfloat16)
-        mean, inverse = x.new_empty(2, x.numel() // D)
-        _call("norm", len(mean), D, x, weight, bias, epsilon, centre, out, mean, inverse)
-        ctx.save_for_backward(x, weight, mean, inverse)
+        x = x.contiguous()
+        out, *moments = norm_forward(x, weight, bias, epsilon, centre)
+        ctx.save_for_backward(x, weight, *moments)
         ctx.centre, ctx.biased = centre, bias is not None
         return out
 
@@ -276,12 +355,8 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse = ctx.saved_tensors
-        n, D = len(mean), x.shape[-1]
-        dx, dweight = torch.empty_like(x), torch.empty_like(weight)
-        dbias = torch.empty_like(weight) if ctx.biased else None
-        parts = x.new_empty(-(-n // ROWS_A_PART), 2, D)
-        given = (x, weight, mean, inverse, ctx.centre, dout.contiguous())
-        _call("norm_backward", n, D, *given, None, dx, None, parts, dweight, dbias)
+        given = (x, weight, mean, inverse, ctx.biased, ctx.centre)
+        dx, _, dweight, dbias = norm_backward(*given, dout.contiguous())
         return dx, dweight, dbias, None, None
 
 
@@ -316,11 +391,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor | None) -> Tensor:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        B, T, H, _ = q.shape
-        out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(B, H, T, dtype=torch.float32)
-        found = library()
-        assert found is not None
-        found.attention(_shape(q, k, v), *_pointers(q, k, v, first, out, lse))
+        out, lse = attention_forward(q, k, v, first)
         ctx.save_for_backward(q, k, v, first, out, lse)
         return out
 
@@ -328,9 +399,6 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, first, out, lse = ctx.saved_tensors
-        dq, dk, dv = (torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in (q, k, v))
-        found = library()
-        assert found is not None
-        given = _pointers(q, k, v, first, out, lse, dout.contiguous())
-        found.attention_backward(_shape(q, k, v), *given, *_pointers(dq, dk, dv))
-        return dq, dk, dv, None
+        gradients = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in (q, k, v)]
+        attention_backward(q, k, v, first, out, lse, dout.contiguous(), gradients)
+        return *gradients, None

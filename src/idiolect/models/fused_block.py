@@ -2,13 +2,12 @@
 
 What torch would do in some hundred operations, each with its dispatch, its copy and its pass over memory, is about
 twenty calls: the residual stream stays in fp32 and is added to by the products themselves, norms add the gradient that
-passes them by. Shapes: B rows, T positions, n = B T, D width,
-H query heads, K key/value heads, d head width, W width of the MLP.
+passes them by. Which blocks it is for, `layers.Block.fuses` says.
+Shapes: B rows, T positions, n = B T, D width, H query heads, K key/value heads, d head width.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from idiolect.models import fused
-from idiolect.models.fused import _call, _pointers, _shape
 
 Rope = tuple[Tensor, Tensor]
 Part = tuple[Any, Any]
@@ -41,32 +39,14 @@ class Shape:
     epsilon: float
 
 
-def takes(block: Any, x: Tensor) -> bool:
-    """Whether `forward` computes what the block's own modules would: x fp32 in bf16 training, all parts plain."""
-    attention, mlp = block.attention, block.mlp
-    linears = [attention.query, attention.key, attention.value, attention.out, mlp.up, mlp.down]
-    linears += [mlp.gate] if mlp.kind == "swiglu" else []
-    return (
-        x.dtype == torch.float32
-        and mlp.kind in ("gelu", "swiglu")
-        and isinstance(attention.query_norm, nn.Identity)
-        and not (block.training and block.dropout.p)
-        and attention.fuses(x)
-        and all(type(layer) is nn.Linear and fused.multiplies(x, layer.weight) for layer in linears)
-        and all(len(layer.weight) % 2 == 0 for layer in linears)
-    )
-
-
 def forward(block: Any, x: Tensor, rope: Rope | None, first: Tensor | None) -> Tensor:
-    """block(x): x fp32 [B, T, D] → the same, for what `takes` said yes to; rope tables [T, d] or [B, 1, T, d]."""
+    """block(x): x fp32 [B, T, D] → the same, where the block fuses; rope tables [T, d] or [B, 1, T, d]."""
     attention, mlp, norm = block.attention, block.mlp, block.attention_norm
-    B, T, D = x.shape
     d, centre = attention.d, isinstance(norm, nn.LayerNorm)
     H, K = len(attention.query.weight) // d, len(attention.key.weight) // d
+    B, T, _ = x.shape
     shape = Shape(B, T, H, K, d, mlp.kind, centre, float(norm.eps or 0.0))
-    linears = [attention.query, attention.key, attention.value, attention.out, mlp.up, mlp.down]
-    linears += [mlp.gate] if mlp.kind == "swiglu" else []
-    parts = [norm, block.mlp_norm, *linears]
+    parts = [norm, block.mlp_norm, *block.linears()]
     parameters = [p for part in parts for p in (part.weight, getattr(part, "bias", None))]
     tables = (None, None) if rope is None else (rope[0].contiguous(), rope[1].contiguous())
     out: Tensor = _Block.apply(shape, x, *tables, first, *parameters)
@@ -88,18 +68,17 @@ class _Block(torch.autograd.Function):
     ) -> Tensor:
         norm1, norm2, query, key, value, out, up, down, *gate = zip(parameters[::2], parameters[1::2])
         rows = x.contiguous().view(-1, x.shape[-1])
-        n1, *moments1 = _norm(s, rows, *norm1)
+        n1, *moments1 = fused.norm_forward(rows, *norm1, s.epsilon, s.centre)
         qkv = n1.new_empty(len(rows), (s.H + 2 * s.K) * s.d)
         for part, to in zip((query, key, value), _projections(s, qkv)):
             fused.product(n1, *part, to)
-        _rotate(s, qkv, cosine, sine, back=False)
-        heads, lse = torch.empty(s.B, s.T, s.H, s.d, dtype=qkv.dtype), torch.empty(s.B, s.H, s.T)
-        q, k, v = _heads(s, qkv)
-        _library().attention(_shape(q, k, v), *_pointers(q, k, v, first, heads, lse))
-        middle = _add_linear(rows, heads.view(len(rows), -1), *out)
-        n2, *moments2 = _norm(s, middle, *norm2)
+        if cosine is not None and sine is not None:
+            fused.rotate_(qkv, s.H + s.K, cosine, sine)
+        heads, lse = fused.attention_forward(*_heads(s, qkv), first)
+        middle = fused.product_add(rows, heads.view(len(rows), -1), *out)
+        n2, *moments2 = fused.norm_forward(middle, *norm2, s.epsilon, s.centre)
         inputs = [fused.product(n2, *part, n2.new_empty(len(n2), len(part[0]))) for part in (*gate, up)]
-        result = _add_linear(middle, fused._activate(s.mlp, inputs), *down)
+        result = fused.product_add(middle, fused.activate(s.mlp, inputs), *down)
         ctx.shape = s
         kept = (rows, n1, *moments1, qkv, heads, lse, middle, n2, *moments2, *inputs)
         ctx.save_for_backward(cosine, sine, first, *parameters, *kept)
@@ -117,7 +96,7 @@ class _Block(torch.autograd.Function):
         past = dout.contiguous().view(len(x), -1)
         d = past.to(torch.bfloat16)
         hidden = fused.product_input(d, down[0], d.new_empty(len(d), down[0].shape[1]))
-        dinputs = fused._activate_backward(s.mlp, inputs, hidden)
+        dinputs = fused.activate_backward(s.mlp, inputs, hidden)
         gradients.linear(down, d, hidden)  # which is the activation by now
         dn = gradients.inputs(zip((*gate, up), dinputs), n2)
         past, d = gradients.norm(s, norm2, (middle, mean2, inverse2), dn, past)
@@ -125,9 +104,9 @@ class _Block(torch.autograd.Function):
         dheads = fused.product_input(d, out[0], torch.empty_like(flat))
         gradients.linear(out, d, flat)
         dqkv = torch.empty_like(qkv)
-        tensors = *_heads(s, qkv), first, heads, lse, dheads, *_heads(s, dqkv)
-        _library().attention_backward(_shape(*tensors[:3]), *_pointers(*tensors))
-        _rotate(s, dqkv, cosine, sine, back=True)
+        fused.attention_backward(*_heads(s, qkv), first, heads, lse, dheads, _heads(s, dqkv))
+        if cosine is not None:
+            fused.rotate_(dqkv, s.H + s.K, cosine, sine, back=True)
         dn = gradients.inputs(zip((query, key, value), _projections(s, dqkv)), n1)
         dx, _ = gradients.norm(s, norm1, (x, mean1, inverse1), dn, past)
         return None, dx.view_as(dout), None, None, None, *gradients.found
@@ -162,23 +141,14 @@ class _Gradients:
         self, s: Shape, part: Part, given: tuple[Tensor, Tensor, Tensor], dout: Tensor, past: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Those of a norm of x, given (x, mean, inverse); returns past + d/dx, in fp32 [n, D] and rounded to bf16."""
-        weight, bias = part
-        x = given[0]
-        dx, low, dweight = torch.empty_like(x), torch.empty_like(dout), torch.empty_like(weight)
-        dbias = None if bias is None else torch.empty_like(bias)
-        parts = x.new_empty(-(-len(x) // fused.ROWS_A_PART), 2, x.shape[1])
-        moments = given[1:]
-        _call("norm_backward", *x.shape, x, weight, *moments, s.centre, dout, past, dx, low, parts, dweight, dbias)
+        (weight, bias), (x, mean, inverse) = part, given
+        biased = bias is not None
+        dx, low, dweight, dbias = fused.norm_backward(x, weight, mean, inverse, biased, s.centre, dout, past)
+        assert low is not None
         for p, gradient in ((weight, dweight), (bias, dbias)):
             if id(p) in self.place:
                 self.found[self.place[id(p)]] = gradient
         return dx, low
-
-
-def _library() -> ctypes.CDLL:
-    found = fused.library()
-    assert found is not None
-    return found
 
 
 def _projections(s: Shape, qkv: Tensor) -> Sequence[Tensor]:
@@ -190,26 +160,3 @@ def _heads(s: Shape, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[n, (H + 2 K) d] → queries [B, T, H, d], keys and values [B, T, K, d]: views."""
     q, k, v = qkv.view(s.B, s.T, -1, s.d).split([s.H, s.K, s.K], dim=2)
     return q, k, v
-
-
-def _add_linear(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """residual fp32 [n, N] + x Wᵀ + b, in fp32."""
-    out = torch.empty_like(residual)
-    _call("linear", len(x), *weight.shape, x, weight, bias, None, 0, residual, out)
-    return out
-
-
-def _norm(s: Shape, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The norm of x, bf16, and each row's mean and 1 / deviation."""
-    out = torch.empty(x.shape, dtype=torch.bfloat16)
-    mean, inverse = x.new_empty(2, len(x))
-    _call("norm", *x.shape, x, weight, bias, s.epsilon, s.centre, out, mean, inverse)
-    return out, mean, inverse
-
-
-def _rotate(s: Shape, qkv: Tensor, cosine: Tensor | None, sine: Tensor | None, back: bool) -> None:
-    """Turns the queries and keys of qkv in place."""
-    if cosine is None:
-        return
-    period = cosine.numel() // s.d
-    _call("rotate", len(qkv), s.H + s.K, s.d, qkv, qkv.stride(0), cosine, sine, period, back)

@@ -1,33 +1,16 @@
-// bf16 numbers, and products of small blocks of them where the processor multiplies them by itself (AVX-512 BF16).
+// Products of small blocks of bf16 numbers where the processor multiplies them by itself (AVX-512 BF16).
 
 #pragma once
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <memory>
 #include <vector>
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
 
+#include "numbers.h"
+
 namespace {
-
-using bf16 = uint16_t;
-
-inline float up(bf16 v) {
-  const uint32_t bits = uint32_t(v) << 16;
-  float f;
-  std::memcpy(&f, &bits, 4);
-  return f;
-}
-
-// what is not a number stays so: processors make NaNs whose low bits are clear
-inline bf16 down(float f) {
-  uint32_t bits;
-  std::memcpy(&bits, &f, 4);
-  return bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
 
 template <class T>
 std::unique_ptr<T[]> room(long n) {  // of no particular content, unlike a vector's

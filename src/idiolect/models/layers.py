@@ -188,7 +188,7 @@ class Mlp(nn.Module):
             return fused.linear(self.down, F.relu(u))
         if not fused.usable(u):
             return self.down(F.silu(inputs[0]) * u if self.kind == "swiglu" else F.gelu(u, approximate="tanh"))
-        if type(self.down) is nn.Linear:
+        if type(self.down) is nn.Linear and fused.plain(self.down):
             return fused.activated(self.down, self.kind, *inputs)
         return self.down(fused.swiglu(*inputs) if self.kind == "swiglu" else fused.gelu(u))
 
@@ -204,6 +204,29 @@ class Block(nn.Module):
         self.mlp = Mlp(settings)
         self.dropout = nn.Dropout(settings.dropout)
 
+    def linears(self) -> list[nn.Linear]:
+        """Query, key, value, out, up, down, and gate where there is one."""
+        attention, mlp = self.attention, self.mlp
+        gate = [mlp.gate] if mlp.kind == "swiglu" else []
+        return [attention.query, attention.key, attention.value, attention.out, mlp.up, mlp.down, *gate]
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether `fused_block` computes what the modules would: x fp32 in bf16 training, none edited or watched."""
+        attention, mlp = self.attention, self.mlp
+        if x.dtype != torch.float32 or type(attention) is not Attention or type(mlp) is not Mlp:
+            return False
+        parts = [attention, mlp, self.attention_norm, self.mlp_norm, *self.linears()]
+        return (
+            mlp.kind != "relu"
+            and isinstance(attention.query_norm, nn.Identity)
+            and not (self.training and self.dropout.p)
+            and attention.fuses(x)
+            and type(self.attention_norm) is type(self.mlp_norm) in (RmsNorm, LayerNorm)
+            and all(type(layer) is nn.Linear and fused.multiplies(x, layer.weight) for layer in self.linears())
+            and all(len(layer.weight) % 2 == 0 for layer in self.linears())
+            and all(map(fused.plain, parts))
+        )
+
     def forward(
         self,
         x: Tensor,
@@ -214,7 +237,7 @@ class Block(nn.Module):
         first: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, D] → [B, T, D]; the arguments are those of Attention."""
-        if causal and mask is None and cache is None and fused_block.takes(self, x):
+        if causal and mask is None and cache is None and self.fuses(x):
             return fused_block.forward(self, x, rope, first)
         x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, causal, cache, first))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))

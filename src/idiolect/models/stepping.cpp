@@ -20,9 +20,10 @@
 #pragma GCC optimize("no-associative-math,no-reciprocal-math")
 #endif
 
+#include "numbers.h"
+
 namespace {
 
-using bf16 = uint16_t;
 using bytes = const char*;
 
 // sixteen numbers at a time, on any processor: the compiler cuts them to the size of its registers
@@ -33,18 +34,8 @@ typedef uint32_t words __attribute__((vector_size(64)));
 constexpr long LANES = 16;
 
 inline float up(float v) { return v; }
-inline float up(bf16 v) {
-  const uint32_t bits = uint32_t(v) << 16;
-  float f;
-  std::memcpy(&f, &bits, 4);
-  return f;
-}
 inline void down(float f, float& out) { out = f; }
-inline void down(float f, bf16& out) {  // to nearest even; what is not a number stays so
-  uint32_t bits;
-  std::memcpy(&bits, &f, 4);
-  out = bf16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
+inline void down(float f, bf16& out) { out = down(f); }
 
 inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 inline vec load(const bf16* p) {
@@ -58,24 +49,6 @@ inline float sum(vec v) {
   s += __builtin_shufflevector(s, s, 2, 3, 0, 1, 6, 7, 4, 5);
   return s[0] + s[1];
 }
-
-// e^x within 2 units of fp32's last place, in a form that compilers turn into vectors; below e^-88 it is 0
-inline float exponential(float x) {
-  float z = x * 1.44269504f;
-  z = z < -127.f ? -127.f : z;
-  z = z > 127.f ? 127.f : z;
-  const float whole = std::rint(z), f = z - whole;
-  const float p =
-      1.f + f * (.693147181f + f * (.240226507f + f * (.0555041087f + f * (.00961812911f + f * .00133335581f))));
-  const int32_t bits = (int32_t(whole) + 127) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, 4);
-  return p * scale;
-}
-inline float logistic(float x) { return 1 / (1 + exponential(-x)); }
-
-// gelu(x) = x logistic(2 sqrt(2 / pi) (x + 0.044715 x^3)), the tanh form
-constexpr float GELU = 1.5957691216f, CUBE = .044715f;
 
 // What a thread does of `n`, in whole units
 struct Share {

@@ -88,7 +88,7 @@ def bench() -> dict[str, Any]:
 
 def training(limit: limits.Limits, vocabulary: int) -> dict[str, Any]:
     """Steps of a small transformer, in the precision that a run here would choose."""
-    precision = devices.fastest(limit.device, {"fp16": 0.0, **limit.matmul})
+    precision = devices.fastest(limit.device, devices.race(limit.device))
     resolved = Resolved.model_validate({"device": limit.device, "precision": precision, "threads": limit.threads})
     rate = ROWS * TRAINED.context / statistics.median(step_seconds(TRAINED, vocabulary, ROWS, resolved, STEPS))
     share = mfu(flops_per_token(TRAINED, vocabulary).total, rate, limit.matmul[precision])
