@@ -29,6 +29,10 @@ inline __m512 power(__m512 x) {
 }
 
 inline __m256i down(__m512 x) { return (__m256i)_mm512_cvtneps_pbh(x); }
+inline __m512 up(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
+
+// of a vector of 16, those of the first n
+inline __mmask16 first(long n) { return n >= 16 ? 0xffff : n > 0 ? (1u << n) - 1 : 0; }
 
 // A product's unit is a pair of neighbours along the summed dimension, in 32 bits: what one instruction multiplies.
 inline int32_t pair(const bf16* x) {
@@ -40,6 +44,16 @@ inline const bf16* halves(const uint32_t* x) { return reinterpret_cast<const bf1
 inline uint32_t pair(bf16 low, bf16 high) { return low | uint32_t(high) << 16; }
 inline __m512i pair(__m256i low, __m256i high) {
   return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
+}
+
+// Stores those of m; where that is all, without a mask, which some processors are slow at
+inline void put(float* to, __mmask16 m, __m512 x) {
+  if (m == 0xffff) _mm512_storeu_ps(to, x);
+  else _mm512_mask_storeu_ps(to, m, x);
+}
+inline void put(bf16* to, __mmask16 m, __m512 x) {
+  if (m == 0xffff) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), down(x));
+  else _mm256_mask_storeu_epi16(to, m, down(x));
 }
 
 constexpr int STRIP = 6;  // rows of a product at a time: with 64 columns they fill the registers
@@ -83,8 +97,8 @@ void strip(int n, int k, const bf16* A, long ar, long ai, const uint32_t* B, lon
 // fp32 c [n] -> bf16
 inline void round_to(const float* c, int n, bf16* out) {
   for (int i = 0; i < n; i += 16) {
-    const __mmask16 m = n - i >= 16 ? 0xffff : (1u << (n - i)) - 1;
-    _mm256_mask_storeu_epi16(out + i, m, down(_mm512_maskz_loadu_ps(m, c + i)));
+    const __mmask16 m = first(n - i);
+    put(out + i, m, _mm512_maskz_loadu_ps(m, c + i));
   }
 }
 

@@ -18,6 +18,7 @@ namespace {
 
 constexpr int COLUMNS = 64;       // of a product at a time
 constexpr int DEPTH = 256;        // pairs at a time: a panel of B, 64 KB, stays in the second cache
+constexpr int NEAR = 64;         // pairs of a panel, 16 KB, that stay in the first cache while it is made
 constexpr int PANEL_ROWS = 768;   // that use a panel before it is given up
 
 // A panel of B: rows `even` and `odd` [64] of fp32 or bf16 numbers, missing ones 0, side by side
@@ -27,16 +28,23 @@ inline __m256i rounded(const bf16* x, __mmask16 m) { return _mm256_maskz_loadu_e
 template <class T>
 inline void interleave(const T* even, const T* odd, int n, uint32_t* out) {
   for (int c = 0; c < COLUMNS; c += 16) {
-    const __mmask16 m = n - c >= 16 ? 0xffff : n > c ? (1u << (n - c)) - 1 : 0;
+    const __mmask16 m = first(n - c);
     const __m256i low = rounded(even + c, m), high = odd ? rounded(odd + c, m) : _mm256_setzero_si256();
     _mm512_storeu_si512(out + c, pair(low, high));
   }
 }
 
+// Calls the cache lines of n numbers from x on that are to be read (or written) soon
+template <int write, class T>
+inline void call(const T* x, int n) {
+  for (int c = 0; c < n; c += 64 / sizeof(T)) __builtin_prefetch(x + c, write);
+}
+
 // C [M, N] = A [M, K] B: pack(j, n, k0, k, panel) lays out pairs k0 … k0 + k of columns j … j + n of B, and
-// store(i, j, n, c) takes row i of the result. M is at least 6; where K is odd, A's rows may be read one number further.
-template <class Pack, class Store>
-void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack pack, Store store) {
+// store(i, j, n, c) takes row i of the result, some time after ahead(i, j, n) was told that it will.
+// M is at least 6; where K is odd, A's rows may be read one number further.
+template <class Pack, class Ahead, class Store>
+void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack pack, Ahead ahead, Store store) {
   const long depth = (K + 1) / 2, blocks = (M + PANEL_ROWS - 1) / PANEL_ROWS, panels = (N + COLUMNS - 1) / COLUMNS;
 #pragma omp parallel num_threads(threads)
   {
@@ -55,12 +63,15 @@ void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack
         held = j;
         for (long i = 0; i < m; i += STRIP) {
           const bf16* a = A + row(i) * lda + 2 * k0;
-          if (k0) strip<true>(n, k, a, lda, 2, B.get(), COLUMNS, &C[i * COLUMNS], COLUMNS);
-          else strip<false>(n, k, a, lda, 2, B.get(), COLUMNS, &C[i * COLUMNS], COLUMNS);
+          float* c = &C[depth > DEPTH ? i * COLUMNS : 0];
+          if (k0 + k == depth)
+            for (long r = 0; r < STRIP; r++) ahead(row(i) + r, j, n);
+          if (k0) strip<true>(n, k, a, lda, 2, B.get(), COLUMNS, c, COLUMNS);
+          else strip<false>(n, k, a, lda, 2, B.get(), COLUMNS, c, COLUMNS);
+          if (k0 + k == depth)
+            for (long r = i0 + i - row(i); r < STRIP; r++) store(row(i) + r, j, n, c + r * COLUMNS);
         }
       }
-      for (long i = 0; i < m; i += STRIP)
-        for (long r = i0 + i - row(i); r < STRIP; r++) store(row(i) + r, j, n, &C[(i + r) * COLUMNS]);
     }
   }
 }
@@ -75,25 +86,31 @@ extern "C" {
 void linear(long M, long N, long K, const bf16* x, const float* W, const float* bias, bf16* out, long ldo,
             const float* residual, float* sum, int threads) {
   const auto pack = [&](long j, int n, long k0, int k, uint32_t* panel) {
-    for (int c = 0; c < COLUMNS; c++) {
-      const float* w = W + (j + c) * K + 2 * k0;
-      for (int i = 0; i < k; i += 16) {
-        uint32_t some[16] = {};
-        const int left = K - 2 * (k0 + i);
-        if (c < n) {
-          const __mmask16 low = left >= 16 ? 0xffff : (1u << left) - 1;
-          const __mmask16 high = left >= 32 ? 0xffff : left > 16 ? (1u << (left - 16)) - 1 : 0;
-          _mm512_storeu_si512(some, (__m512i)_mm512_cvtne2ps_pbh(sixteen(w + 2 * i + 16, high), sixteen(w + 2 * i, low)));
+    for (int i0 = 0; i0 < k; i0 += NEAR)  // so that what is written stays in the first cache
+      for (int c = 0; c < COLUMNS; c++)
+        for (int i = i0; i < std::min(k, i0 + NEAR); i += 16) {
+          const float* w = W + (j + c) * K + 2 * (k0 + i);
+          const int left = K - 2 * (k0 + i);
+          uint32_t some[16] = {};
+          if (c < n) {
+            const __m512 low = sixteen(w, first(left)), high = sixteen(w + 16, first(left - 16));
+            _mm512_storeu_si512(some, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+          }
+          for (int t = 0; t < std::min(16, k - i); t++) panel[(i + t) * COLUMNS + c] = some[t];
         }
-        for (int t = 0; t < std::min(16, k - i); t++) panel[(i + t) * COLUMNS + c] = some[t];
-      }
-    }
   };
-  multiply(M, N, K, x, K, threads, pack, [&](long i, long j, int n, float* c) {
-    if (bias)
-      for (int t = 0; t < n; t++) c[t] += bias[j + t];
-    if (!residual) return round_to(c, n, out + i * ldo + j);
-    for (int t = 0; t < n; t++) sum[i * N + j + t] = residual[i * N + j + t] + c[t];
+  const auto ahead = [&](long i, long j, int n) {
+    if (residual) call<0>(residual + i * N + j, n), call<1>(sum + i * N + j, n);
+    else call<1>(out + i * ldo + j, n);
+  };
+  multiply(M, N, K, x, K, threads, pack, ahead, [&](long i, long j, int n, const float* c) {
+    for (int t = 0; t < n; t += 16) {
+      const __mmask16 m = first(n - t);
+      __m512 v = sixteen(c + t, m);
+      if (bias) v = _mm512_add_ps(v, sixteen(bias + j + t, m));
+      if (residual) put(sum + i * N + j + t, m, _mm512_add_ps(v, sixteen(residual + i * N + j + t, m)));
+      else put(out + i * ldo + j + t, m, v);
+    }
   });
 }
 
@@ -106,10 +123,17 @@ void linear_input(long M, long N, long K, const bf16* dout, long ldo, const floa
       interleave(even, 2 * (k0 + i) + 1 < N ? even + K : nullptr, n, panel + i * COLUMNS);
     }
   };
-  multiply(M, K, N, dout, ldo, threads, pack, [&](long i, long j, int n, float* c) {
-    if (other)
-      for (int t = 0; t < n; t++) c[t] += up(other[i * K + j + t]);
-    round_to(c, n, dx + i * K + j);
+  const auto ahead = [&](long i, long j, int n) {
+    if (other) call<0>(other + i * K + j, n);
+    call<1>(dx + i * K + j, n);
+  };
+  multiply(M, K, N, dout, ldo, threads, pack, ahead, [&](long i, long j, int n, const float* c) {
+    for (int t = 0; t < n; t += 16) {
+      const __mmask16 m = first(n - t);
+      __m512 v = sixteen(c + t, m);
+      if (other) v = _mm512_add_ps(v, up(_mm256_maskz_loadu_epi16(m, other + i * K + j + t)));
+      put(dx + i * K + j + t, m, v);
+    }
   });
 }
 
