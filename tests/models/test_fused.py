@@ -20,6 +20,9 @@ needs_bf16 = pytest.mark.skipif(
 )
 
 
+needs_products = pytest.mark.skipif(not fused.products(), reason="this CPU leaves its products to torch")
+
+
 def drawn(*shape, scale=1.0):
     return (torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))) * scale).bfloat16()
 
@@ -134,6 +137,47 @@ def ranges(B, T):
     """Documents of different lengths in each row: the first position that each query reads."""
     starts = torch.rand(B, T, generator=torch.Generator().manual_seed(T)) < 0.07
     return torch.where(starts, torch.arange(T), 0).cummax(dim=1).values.int()
+
+
+def lstm_input(B, T, D):
+    """x, vectors, and the three weights."""
+    g = torch.Generator().manual_seed(5)
+    weights = [torch.randn(shape, generator=g) * D**-0.5 for shape in ((4 * D, D), (4 * D, D), (4 * D,))]
+    return torch.randn(B, T, D, generator=g), torch.randn(2, B, D, generator=g).bfloat16().float() / 2, weights
+
+
+def lstm_and_gradients(run, B, T, D):
+    x, vectors, weights = lstm_input(B, T, D)
+    inputs = [given.requires_grad_() for given in (x, vectors, *weights)]
+    outputs = run(x, vectors, weights)
+    upstream = [drawn(*out.shape).to(out.dtype) for out in outputs]
+    return [*outputs, *torch.autograd.grad(outputs, inputs, upstream)]
+
+
+def torchs_lstm(x, vectors, weights):
+    both = [*weights, torch.zeros_like(weights[2])]
+    out, hidden, cell = torch.lstm(x, (vectors[:1], vectors[1:]), both, True, 1, 0.0, True, False, True)
+    return out, torch.cat((hidden, cell))
+
+
+@needs_products
+@pytest.mark.parametrize(("B", "T", "D"), [(7, 5, 26), (2, 11, 64), (13, 3, 202)])
+def test_an_lstm_and_its_gradients_are_torchs_in_fp32(B, T, D):
+    exact = lstm_and_gradients(torchs_lstm, B, T, D)
+    for ours, theirs in zip(lstm_and_gradients(fused.lstm, B, T, D), exact, strict=True):
+        assert_near(ours, theirs)
+
+
+@needs_products
+def test_an_lstm_of_two_windows_is_that_of_one_and_no_row_sees_another():
+    x, vectors, weights = lstm_input(7, 10, 26)
+    whole, after = fused.lstm(x, vectors, weights)
+    first, between = fused.lstm(x[:, :4], vectors, weights)
+    second, end = fused.lstm(x[:, 4:], between, weights)
+    assert torch.equal(torch.cat((first, second), dim=1), whole)
+    assert torch.equal(end, after)
+    alone, _ = fused.lstm(x[3:5], vectors[:, 3:5], weights)
+    assert torch.equal(alone, whole[3:5])
 
 
 @needs_bf16
@@ -305,6 +349,7 @@ def test_the_number_of_threads_changes_no_bit():
             with torch.autocast("cpu", torch.bfloat16):
                 out = block(x, rope)
             results[-1] += [out, *torch.autograd.grad(out, [x, *block.parameters()], upstream)]
+            results[-1] += lstm_and_gradients(fused.lstm, 7, 5, 26)
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results))

@@ -1,5 +1,6 @@
 // The bf16 operations of training that torch's CPU kernels leave slow: the activations of the MLP, norms, rotations, and
-// softmax with its cross-entropy; `fused_attention.h` has causal attention, `fused_products.h` the products with weights.
+// softmax with its cross-entropy; `fused_attention.h` has causal attention, `fused_products.h` the products with
+// weights, `fused_lstm.h` a recurrent layer.
 //
 // Everything is computed in fp32 and rounded once, to nearest even; each result depends on the input alone, not on the
 // number of threads. `fused.py` describes what each function computes.
@@ -160,4 +161,5 @@ void cross_entropy(long n, long V, bf16* logits, long ld, const long* labels, fl
 }  // extern "C"
 
 #include "fused_attention.h"
+#include "fused_lstm.h"
 #include "fused_products.h"

@@ -144,12 +144,23 @@ def product_input(dout: Tensor, weight: Tensor, dx: Tensor, other: Tensor | None
     return dx
 
 
-def product_weight(dout: Tensor, x: Tensor, into: Tensor | None = None) -> Tensor:
-    """doutᵀ x, fp32 [N, K], of dout bf16 [n, N] and x bf16 [n, K]; added to `into` where it is given."""
+def product_weight(dout: Tensor, x: Tensor, into: Tensor | None = None, sums: Tensor | None = None) -> Tensor:
+    """doutᵀ x, fp32 [N, K], of dout bf16 [n, N] and x bf16 [n, K]; added to `into` where it is given.
+
+    `sums` fp32 [N] takes the sums of dout's columns, which are the gradient of a bias, in the same way.
+    """
     out = torch.empty(dout.shape[1], x.shape[1]) if into is None else into
     address, add = ctypes.c_void_p(dout.data_ptr()), into is not None
-    _call("linear_weight", len(x), *out.shape, address, dout.stride(0), x, out, add)
+    _call("linear_weight", len(x), *out.shape, address, dout.stride(0), x, out, sums, add)
     return out
+
+
+def lstm(x: Tensor, vectors: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """A layer of an LSTM: x [B, T, D], hidden and cell before it [2, B, D] → bf16 [B, T, D], the vectors after it.
+
+    weights: of the input and of the hidden vector, [4 D, D] each, and the bias [4 D]; gates in torch's order.
+    """
+    return _Lstm.apply(x, vectors, *weights)
 
 
 def product_add(residual: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -257,6 +268,34 @@ def activate_backward(kind: str, inputs: Sequence[Tensor], dout: Tensor) -> list
     gradients = [torch.empty_like(x) for x in inputs]
     _call(f"{kind}_backward", dout.numel(), *inputs, dout, *gradients)
     return gradients
+
+
+class _Lstm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, vectors: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        B, T, D = x.shape
+        rows, vectors = _rows(x), vectors.float().contiguous()
+        gates = product(rows, weight, bias, rows.new_empty(B * T, 4 * D))
+        hidden, cells, after = rows.new_empty(B, T, D), vectors.new_empty(B, T, D), vectors.clone()
+        _call("lstm", B, T, D, gates, recurrent, after, hidden, cells)
+        ctx.save_for_backward(rows, vectors, weight, recurrent, gates, hidden, cells)
+        ctx.type = x.dtype
+        return hidden, after
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dhidden: Tensor, dafter: Tensor) -> tuple[Tensor | None, ...]:
+        rows, vectors, weight, recurrent, gates, hidden, cells = ctx.saved_tensors
+        B, T, D = hidden.shape
+        dgates, dvectors = torch.empty_like(gates), dafter.clone(memory_format=torch.contiguous_format)
+        _call("lstm_backward", B, T, D, gates, recurrent, vectors[1], cells, dhidden.contiguous(), dgates, dvectors)
+        dx = product_input(dgates, weight, torch.empty_like(rows)).to(ctx.type).view(B, T, D)
+        dbias = weight.new_empty(len(weight))
+        dweight = product_weight(dgates, rows, sums=dbias)
+        before = torch.cat((vectors[0, :, None].to(hidden.dtype), hidden[:, :-1]), dim=1)
+        return dx, dvectors, dweight, product_weight(dgates, before.view(B * T, D)), dbias
 
 
 class _Activation(torch.autograd.Function):

@@ -123,10 +123,13 @@ class _Gradients:
     def linear(self, part: Part, dout: Tensor, x: Tensor) -> None:
         """Those of a linear layer that made dout's [n, N] of x [n, K]."""
         weight, bias = (self.place.get(id(p)) for p in part)
+        sums = None if bias is None else torch.empty(dout.shape[1])
         if weight is not None:
-            self.found[weight] = fused.product_weight(dout, x)
+            self.found[weight] = fused.product_weight(dout, x, sums=sums)
+        elif sums is not None:
+            torch.sum(dout, 0, dtype=sums.dtype, out=sums)
         if bias is not None:
-            self.found[bias] = dout.sum(0, dtype=torch.float32)
+            self.found[bias] = sums
 
     def inputs(self, parts: Iterable[tuple[Part, Tensor]], x: Tensor) -> Tensor:
         """Those of linear layers that all read x [n, K]; returns d/dx, bf16."""

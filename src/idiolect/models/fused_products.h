@@ -1,5 +1,6 @@
 // Linear layers in bf16 that read fp32 weights as they lie, and give their gradients in fp32.
 
+#pragma once
 #include "fused_numbers.h"
 
 extern "C" {
@@ -18,7 +19,7 @@ namespace {
 
 constexpr int COLUMNS = 64;       // of a product at a time
 constexpr int DEPTH = 256;        // pairs at a time: a panel of B, 64 KB, stays in the second cache
-constexpr int NEAR = 64;         // pairs of a panel, 16 KB, that stay in the first cache while it is made
+constexpr int NEAR = 64;          // pairs of a panel, 16 KB, that stay in the first cache while it is made
 constexpr int PANEL_ROWS = 768;   // that use a panel before it is given up
 
 // A panel of B: rows `even` and `odd` [64] of fp32 or bf16 numbers, missing ones 0, side by side
@@ -34,6 +35,30 @@ inline void interleave(const T* even, const T* odd, int n, uint32_t* out) {
   }
 }
 
+// Pairs k0 … k0 + k of rows j … j + n of W [., K] as a panel [k, 64]
+void pack_rows(const float* W, long K, long j, int n, long k0, int k, uint32_t* panel) {
+  for (int i0 = 0; i0 < k; i0 += NEAR)  // so that what is written stays in the first cache
+    for (int c = 0; c < COLUMNS; c++)
+      for (int i = i0; i < std::min(k, i0 + NEAR); i += 16) {
+        const float* w = W + (j + c) * K + 2 * (k0 + i);
+        const int left = K - 2 * (k0 + i);
+        uint32_t some[16] = {};
+        if (c < n) {
+          const __m512 low = sixteen(w, first(left)), high = sixteen(w + 16, first(left - 16));
+          _mm512_storeu_si512(some, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        }
+        for (int t = 0; t < std::min(16, k - i); t++) panel[(i + t) * COLUMNS + c] = some[t];
+      }
+}
+
+// Pairs k0 … k0 + k of columns j … j + n of W [N, K]
+void pack_columns(const float* W, long N, long K, long j, int n, long k0, int k, uint32_t* panel) {
+  for (int i = 0; i < k; i++) {
+    const float* even = W + 2 * (k0 + i) * K + j;
+    interleave(even, 2 * (k0 + i) + 1 < N ? even + K : nullptr, n, panel + i * COLUMNS);
+  }
+}
+
 // Calls the cache lines of n numbers from x on that are to be read (or written) soon
 template <int write, class T>
 inline void call(const T* x, int n) {
@@ -45,7 +70,11 @@ inline void call(const T* x, int n) {
 // M is at least 6; where K is odd, A's rows may be read one number further.
 template <class Pack, class Ahead, class Store>
 void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack pack, Ahead ahead, Store store) {
-  const long depth = (K + 1) / 2, blocks = (M + PANEL_ROWS - 1) / PANEL_ROWS, panels = (N + COLUMNS - 1) / COLUMNS;
+  const long depth = (K + 1) / 2, blocks = (M + PANEL_ROWS - 1) / PANEL_ROWS, vectors = (N + 15) / 16;
+  // as wide as can be, but alike for all threads
+  const long most = (vectors + COLUMNS / 16 - 1) / (COLUMNS / 16);
+  const long panels = std::min(vectors, (most + threads - 1) / threads * threads);
+  const auto begin = [&](long panel) { return std::min(N, panel * vectors / panels * 16); };
 #pragma omp parallel num_threads(threads)
   {
     const auto B = room<uint32_t>(DEPTH * COLUMNS);
@@ -53,8 +82,8 @@ void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack
     long held = -1;
 #pragma omp for schedule(static)
     for (long job = 0; job < panels * blocks; job++) {
-      const long j = job / blocks * COLUMNS, i0 = job % blocks * PANEL_ROWS, m = std::min(M - i0, long(PANEL_ROWS));
-      const int n = std::min(N - j, long(COLUMNS));
+      const long j = begin(job / blocks), i0 = job % blocks * PANEL_ROWS, m = std::min(M - i0, long(PANEL_ROWS));
+      const int n = begin(job / blocks + 1) - j;
       // the last strip ends with the last row, and may begin in the one before
       const auto row = [&](long i) { return std::min(i0 + i, M - STRIP); };
       for (long k0 = 0; k0 < depth; k0 += DEPTH) {
@@ -85,20 +114,7 @@ extern "C" {
 // sum [M, N] = residual + x Wt + bias, in fp32
 void linear(long M, long N, long K, const bf16* x, const float* W, const float* bias, bf16* out, long ldo,
             const float* residual, float* sum, int threads) {
-  const auto pack = [&](long j, int n, long k0, int k, uint32_t* panel) {
-    for (int i0 = 0; i0 < k; i0 += NEAR)  // so that what is written stays in the first cache
-      for (int c = 0; c < COLUMNS; c++)
-        for (int i = i0; i < std::min(k, i0 + NEAR); i += 16) {
-          const float* w = W + (j + c) * K + 2 * (k0 + i);
-          const int left = K - 2 * (k0 + i);
-          uint32_t some[16] = {};
-          if (c < n) {
-            const __m512 low = sixteen(w, first(left)), high = sixteen(w + 16, first(left - 16));
-            _mm512_storeu_si512(some, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-          }
-          for (int t = 0; t < std::min(16, k - i); t++) panel[(i + t) * COLUMNS + c] = some[t];
-        }
-  };
+  const auto pack = [&](long j, int n, long k0, int k, uint32_t* panel) { pack_rows(W, K, j, n, k0, k, panel); };
   const auto ahead = [&](long i, long j, int n) {
     if (residual) call<0>(residual + i * N + j, n), call<1>(sum + i * N + j, n);
     else call<1>(out + i * ldo + j, n);
@@ -117,12 +133,7 @@ void linear(long M, long N, long K, const bf16* x, const float* W, const float* 
 // d/dx [M, K] from d/dout [M, N], rows ldo apart; added to `other` [M, K] where that is not null
 void linear_input(long M, long N, long K, const bf16* dout, long ldo, const float* W, const bf16* other, bf16* dx,
                   int threads) {
-  const auto pack = [&](long j, int n, long k0, int k, uint32_t* panel) {
-    for (int i = 0; i < k; i++) {
-      const float* even = W + 2 * (k0 + i) * K + j;
-      interleave(even, 2 * (k0 + i) + 1 < N ? even + K : nullptr, n, panel + i * COLUMNS);
-    }
-  };
+  const auto pack = [&](long j, int n, long k0, int k, uint32_t* panel) { pack_columns(W, N, K, j, n, k0, k, panel); };
   const auto ahead = [&](long i, long j, int n) {
     if (other) call<0>(other + i * K + j, n);
     call<1>(dx + i * K + j, n);
@@ -137,8 +148,10 @@ void linear_input(long M, long N, long K, const bf16* dout, long ldo, const floa
   });
 }
 
-// d/dW [N, K] fp32 from d/dout [M, N], rows ldo apart, and x [M, K]; with `add` it is added to what dW holds
-void linear_weight(long M, long N, long K, const bf16* dout, long ldo, const bf16* x, float* dW, int add, int threads) {
+// d/dW [N, K] and d/dbias [N] (unless null), fp32, from d/dout [M, N], rows ldo apart, and x [M, K]; with `add` they are
+// added to what is there
+void linear_weight(long M, long N, long K, const bf16* dout, long ldo, const bf16* x, float* dW, float* dbias, int add,
+                   int threads) {
   const long depth = (M + 1) / 2, panels = (K + COLUMNS - 1) / COLUMNS;
   // rows at a time: as many as fit into the second cache, but alike for all threads
   const long most = std::clamp(256 * 1024 / (depth * 4) / STRIP * STRIP, long(STRIP), 8L * STRIP);
@@ -162,6 +175,17 @@ void linear_weight(long M, long N, long K, const bf16* dout, long ldo, const bf1
         const bf16* even = dout + 2 * i * ldo + r;
         interleave(even, 2 * i + 1 < M ? even + ldo : nullptr, m, &A[i * COLUMNS]);
       }
+      for (int c = 0; dbias && c < m; c += 16) {
+        __m512 low = _mm512_setzero_ps(), high = low;
+        for (long i = 0; i < depth; i++) {
+          const __m512i both = _mm512_loadu_si512(&A[i * COLUMNS + c]);
+          low = _mm512_add_ps(low, _mm512_castsi512_ps(_mm512_slli_epi32(both, 16)));
+          high = _mm512_add_ps(high, _mm512_castsi512_ps(_mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000)))));
+        }
+        const __mmask16 some = first(m - c);
+        const __m512 sum = _mm512_add_ps(low, high);
+        put(dbias + r + c, some, add ? _mm512_add_ps(sum, sixteen(dbias + r + c, some)) : sum);
+      }
       for (long j = 0; j < K; j += COLUMNS) {
         const int n = std::min(K - j, long(COLUMNS));
         for (long k0 = 0; k0 < depth; k0 += DEPTH) {
@@ -174,9 +198,11 @@ void linear_weight(long M, long N, long K, const bf16* dout, long ldo, const bf1
           }
         }
         for (int i = 0; i < m; i++)
-          for (int c = 0; c < n; c++) {
-            float& to = dW[(r + i) * K + j + c];
-            to = add ? to + C[i * COLUMNS + c] : C[i * COLUMNS + c];
+          for (int c = 0; c < n; c += 16) {
+            const __mmask16 some = first(n - c);
+            float* to = dW + (r + i) * K + j + c;
+            const __m512 sum = _mm512_loadu_ps(&C[i * COLUMNS + c]);
+            put(to, some, add ? _mm512_add_ps(sum, sixteen(to, some)) : sum);
           }
       }
     }

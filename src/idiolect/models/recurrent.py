@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from idiolect.models import fused
 from idiolect.models.contract import last_positions
 from idiolect.models.layers import blank, positions_within
 from idiolect.models.score import score
@@ -45,6 +46,8 @@ class Layer(nn.Module):
         """x [B, T, D], vectors [P, B, D] before it → outputs [B, T, D], vectors [P, B, D] after it."""
         if x.device.type != "cpu":
             return self.kernel(x, vectors)
+        if self.kind == "lstm" and fused.multiplies(x, self.input):
+            return fused.lstm(x, vectors, (self.input, self.hidden, self.bias))
         # under autocast torch's CPU kernel of the LSTM fails, and in bf16 it is ten times slower than in fp32
         with torch.autocast("cpu", enabled=False):
             return self.kernel(x.to(self.input.dtype), vectors)

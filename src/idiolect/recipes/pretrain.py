@@ -99,7 +99,7 @@ def neural(run: Run, recipe: Recipe, data: Prepared, step: int | None, extra: Se
     """The loop: next-token cross-entropy over batches computed from (data, seed, step)."""
     model, batch_at, objective = parts(recipe, data)
     resolved = resolve_once(run, recipe, model, batch_at, objective)
-    optimizer, memory = optimisers.build(model, recipe.train), Memory(resolved)
+    optimizer, memory = optimisers.build(model, recipe.train, resolved.precision), Memory(resolved)
     with watch.watching(run, recipe, resolved, data, model, optimizer, memory, step) as watched:
         try:
             reason = fit(

@@ -122,8 +122,8 @@ def _fused(
     N, V, total, x = len(x), len(w), torch.zeros(()), x.contiguous()
     dx, dw, db = None, None, None
     if needs_grad:
-        dx, db = torch.empty_like(x), None if bias is None else torch.zeros(V)
-    buffer = x.new_empty(min(rows, N), V + V % 2 + 2)[:, :V]  # one for all chunks; rows of an even length
+        dx, db = torch.empty_like(x), None if bias is None else torch.empty(V)
+    buffer = x.new_empty(min(rows, N), (V // 32 + 2) * 32)[:, :V]  # one for all chunks; rows begin with a cache line
     for start in range(0, N, rows):
         part = x[start : start + rows]
         p = fused.product(part, w, bias, buffer[: len(part)])
@@ -131,9 +131,7 @@ def _fused(
         if dx is None:
             continue
         fused.product_input(p, w, dx[start : start + rows])
-        dw = fused.product_weight(p, part, dw)
-        if db is not None:
-            db += p.sum(0, dtype=torch.float32)
+        dw = fused.product_weight(p, part, dw, db)
     return total, dx, dw, db
 
 

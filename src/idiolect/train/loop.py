@@ -163,9 +163,8 @@ def fit(
                     if memory.scale.accepts(norm):
                         _check_gradients(i + 1, norm, optimizer)
                         memory.watch(i + 1, mean)
-                        _clip(weights, norm, settings.clip)
                         optimizer.set_share(schedule(i))
-                        optimizer.step()
+                        optimizer.step(min(1.0, settings.clip / norm) if settings.clip and norm else 1.0)
                 except NotFinite as problem:
                     skipped = memory.skip(problem, settings.on_nan)
                 optimizer.zero_grad()
@@ -201,12 +200,6 @@ def _check_gradients(step: int, norm: float, optimizer: Optimizer) -> None:
         if weight.grad is not None and not weight.grad.isfinite().all():
             raise NotFinite(step, f"the gradient of {name} is not finite")
     raise NotFinite(step, f"the norm of the gradient is {norm}")
-
-
-def _clip(weights: list[nn.Parameter], norm: float, most: float) -> None:
-    """Scales the gradients so that their norm is at most `most`; 0 leaves them."""
-    if most and norm > most:
-        torch._foreach_mul_([weight.grad for weight in weights if weight.grad is not None], most / norm)
 
 
 def _summed(logs: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from idiolect.errors import UserError
 from idiolect.train.settings import TrainSettings
 
 Groups = list[dict[str, Any]]
+Named = Mapping[str, nn.Parameter]
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024)."""
 
@@ -23,6 +24,7 @@ class Optimizer:
     def __init__(self, named: Mapping[str, nn.Parameter], parts: list[torch.optim.Optimizer]) -> None:
         self.named = named
         self.parts = parts
+        self.device = next(iter(named.values())).device
 
     def set_share(self, share: float) -> None:
         """Sets every learning rate to `share` of its highest."""
@@ -30,9 +32,12 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = group["highest"] * share
 
-    def step(self) -> None:
-        """Moves every parameter that has a gradient."""
+    def step(self, share: float = 1.0) -> None:
+        """Moves every parameter that has a gradient, by `share` of it (what clipping leaves)."""
         for part in self.parts:
+            # what torch's fused optimisers divide gradients by on their way, which saves a pass over all of them
+            scale = None if share == 1 else torch.tensor(1 / share, device=self.device)
+            setattr(part, "grad_scale", scale)  # noqa: B010 (torch's types do not have it)
             part.step()
 
     def zero_grad(self) -> None:
@@ -65,26 +70,26 @@ class Optimizer:
             owner[id(parameter)].state[parameter][what] = value.detach().clone().to(parameter.device)
 
 
-def build(model: nn.Module, settings: TrainSettings) -> Optimizer:
-    """The optimiser of the settings over every parameter of the model that may train."""
+def build(model: nn.Module, settings: TrainSettings, precision: str = "fp32") -> Optimizer:
+    """The optimiser of the settings over every parameter of the model that may train; precision is the run's."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise UserError("nothing in this model may train", "leave at least one parameter unfrozen")
-    return Optimizer(named, KINDS[settings.optimizer](model, named, settings))
+    return Optimizer(named, KINDS[settings.optimizer](model, named, settings, precision))
 
 
-def adamw(model: nn.Module, named: Mapping[str, nn.Parameter], settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def adamw(model: nn.Module, named: Named, settings: TrainSettings, precision: str) -> list[torch.optim.Optimizer]:
     """AdamW: Loshchilov and Hutter 2019, algorithm 2."""
     return [_adamw(named.values(), settings)]
 
 
-def sgd(model: nn.Module, named: Mapping[str, nn.Parameter], settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def sgd(model: nn.Module, named: Named, settings: TrainSettings, precision: str) -> list[torch.optim.Optimizer]:
     """Stochastic gradient descent, with momentum if asked for."""
     groups = _groups(named.values(), settings.weight_decay, settings.learning_rate)
     return [torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=True)]
 
 
-def muon(model: nn.Module, named: Mapping[str, nn.Parameter], settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def muon(model: nn.Module, named: Named, settings: TrainSettings, precision: str) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between embedding and head, AdamW for everything else."""
     ends = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     head = getattr(model, "head", None)
@@ -95,11 +100,13 @@ def muon(model: nn.Module, named: Mapping[str, nn.Parameter], settings: TrainSet
     moved = {id(p) for p in hidden}
     rest = [p for p in named.values() if id(p) not in moved]
     rate = settings.muon_learning_rate
-    matrices = Muon([{"params": hidden, "weight_decay": settings.weight_decay, "highest": rate}], lr=rate)
+    exact = precision == "fp32" and hidden[0].device.type == "cpu"
+    groups = [{"params": hidden, "weight_decay": settings.weight_decay, "highest": rate}]
+    matrices = Muon(groups, lr=rate, dtype=torch.float32 if exact else torch.bfloat16)
     return [matrices, _adamw(rest, settings)] if rest else [matrices]
 
 
-Build = Callable[[nn.Module, Mapping[str, nn.Parameter], TrainSettings], list[torch.optim.Optimizer]]
+Build = Callable[[nn.Module, Named, TrainSettings, str], list[torch.optim.Optimizer]]
 KINDS: dict[str, Build] = {"adamw": adamw, "muon": muon, "sgd": sgd}
 
 
@@ -123,44 +130,50 @@ class Muon(torch.optim.Optimizer):
 
         B = mu B + (1 - mu) G;   U = (1 - mu) G + mu B;   W = (1 - lr wd) W - lr sqrt(max(1, rows / columns)) NS(U)
 
-    The arithmetic is torch.optim.Muon's, which always iterates in bf16; a CPU without bf16 units emulates that some
-    sixty times slower than fp32, so here only accelerators iterate in bf16.
+    torch.optim.Muon always iterates in bf16 (`dtype`), which CPUs without bf16 units emulate some sixty times slower
+    than fp32. Matrices of one shape are iterated together.
     """
 
-    def __init__(self, params: Groups, lr: float, momentum: float = 0.95, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, params: Groups, lr: float, momentum: float = 0.95, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
         self.dtype = dtype
+        self.grad_scale: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Moves every matrix that has a gradient."""
         assert closure is None
         for group in self.param_groups:
-            mu, rate = group["momentum"], group["lr"]
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                buffer = state["momentum_buffer"].lerp_(weight.grad, 1 - mu)
-                dtype = self.dtype or (torch.float32 if weight.device.type == "cpu" else torch.bfloat16)
-                update = orthogonalise(weight.grad.lerp(buffer, mu).to(dtype))
-                rows, columns = weight.shape
-                weight.mul_(1 - rate * group["weight_decay"])
-                weight.add_(update, alpha=-rate * math.sqrt(max(1, rows / columns)))
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            for shape in dict.fromkeys(weight.shape for weight in weights):
+                self._move([weight for weight in weights if weight.shape == shape], group)
+
+    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        mu, rate, (rows, columns) = group["momentum"], group["lr"], weights[0].shape
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        if self.grad_scale is not None:
+            gradients = list(torch._foreach_div(gradients, self.grad_scale))
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+        torch._foreach_lerp_(buffers, gradients, 1 - mu)
+        updates = torch.stack(torch._foreach_lerp(gradients, buffers, mu)).to(self.dtype)
+        torch._foreach_mul_(weights, 1 - rate * group["weight_decay"])
+        steps = orthogonalise(updates).to(weights[0].dtype).unbind()
+        torch._foreach_add_(weights, steps, alpha=-rate * math.sqrt(max(1, rows / columns)))
 
 
 def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """Roughly U V^T of matrix [R, C] = U S V^T: singular values land in about 0.7 … 1.2, by X ← aX + (bA + cA²)X.
+    """Roughly U V^T of each matrix [..., R, C] = U S V^T: singular values land in about 0.7 … 1.2.
 
-    With A = X X^T; the wide orientation keeps A small.
+    By X ← aX + (bA + cA²)X with A = X X^T; the wide orientation keeps A small.
     """
     a, b, c = NEWTON_SCHULZ
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.t() if tall else matrix
-    x = x / x.norm().clamp_min(1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = (matrix.mT if tall else matrix).reshape(-1, *sorted(matrix.shape[-2:]))
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
     for _ in range(rounds):
-        gram = x @ x.t()
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.t() if tall else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).reshape(matrix.shape)
