@@ -32,6 +32,7 @@ from idiolect.plan import limits
 MODULES = {
     "batch_curve": "Training speed against the batch",
     "cache_curve": "A token against the text before it",
+    "training": "Training",
     "memory": "Memory",
     "tokenising": "Tokenising",
 }
