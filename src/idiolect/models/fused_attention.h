@@ -87,21 +87,21 @@ void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, 
   const __m512 scale = _mm512_set1_ps(s->scale * 1.44269504f);
 #pragma omp parallel num_threads(s->threads)
   {
-    std::vector<uint32_t> kt(d / 2 * W), vp(W / 2 * d);
-    std::vector<float> S(ROWS * W), O(ROWS * d);
-    std::vector<bf16> P(ROWS * W), Q(ROWS * d);
+    const auto kt = zeros<uint32_t>(d / 2 * W), vp = zeros<uint32_t>(W / 2 * d);
+    const auto S = zeros<float>(ROWS * W), O = zeros<float>(ROWS * d);
+    const auto P = zeros<bf16>(ROWS * W), Q = zeros<bf16>(ROWS * d);
 #pragma omp for schedule(dynamic)
     for (long job = 0; job < s->B * s->K; job++) {
       const long b = job / s->K, g = job % s->K, group = s->H / s->K;
       const bf16 *keys = k + b * s->k[0] + g * s->k[2], *values = v + b * s->v[0] + g * s->v[2];
-      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.data(), W);
-      interleave(values, s->v[1], T, d, vp.data());
+      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.get(), W);
+      interleave(values, s->v[1], T, d, vp.get());
       for (long h = g * group; h < (g + 1) * group; h++)
         for (int r0 = 0; r0 < T; r0 += ROWS) {
           const Block block(r0, T, first ? first + b * T : nullptr);
           for (int i = 0; i < block.m; i++)
             std::copy_n(q + b * s->q[0] + (r0 + i) * s->q[1] + h * s->q[2], d, &Q[i * d]);
-          block.scores(d, Q.data(), kt.data(), S.data(), W);
+          block.scores(d, Q.get(), kt.get(), S.get(), W);
           float inverse[ROWS];
           for (int i = 0; i < block.m; i++) {
             const float* x = &S[i * W];
@@ -123,7 +123,7 @@ void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, 
             inverse[i] = 1 / mass;
             lse[(b * s->H + h) * T + r0 + i] = top + std::log(mass);
           }
-          block.mix(d, P.data(), vp.data(), O.data(), W);
+          block.mix(d, P.get(), vp.get(), O.get(), W);
           for (int i = 0; i < block.m; i++) {
             bf16* o = out + ((b * T + r0 + i) * s->H + h) * d;
             for (int c = 0; c < d; c++) o[c] = down(O[i * d + c] * inverse[i]);
@@ -139,19 +139,21 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
   const __m512 scale = _mm512_set1_ps(s->scale), exponent = _mm512_set1_ps(s->scale * 1.44269504f);
 #pragma omp parallel num_threads(s->threads)
   {
-    std::vector<uint32_t> kt(d / 2 * W), vt(d / 2 * W), kp(W / 2 * d), pp(ROWS / 2 * W), dsp(ROWS / 2 * W);
-    std::vector<uint32_t> qp(ROWS / 2 * d), yp(ROWS / 2 * d);
-    std::vector<float> P(ROWS * W), D(ROWS * W), O(ROWS * d), gk(W * d), gv(W * d);
-    std::vector<bf16> Q(ROWS * d), Y(ROWS * d), DS(ROWS * W);
+    const auto kt = zeros<uint32_t>(d / 2 * W), vt = zeros<uint32_t>(d / 2 * W), kp = zeros<uint32_t>(W / 2 * d);
+    const auto pp = zeros<uint32_t>(ROWS / 2 * W), dsp = zeros<uint32_t>(ROWS / 2 * W);
+    const auto qp = zeros<uint32_t>(ROWS / 2 * d), yp = zeros<uint32_t>(ROWS / 2 * d);
+    const auto P = zeros<float>(ROWS * W), D = zeros<float>(ROWS * W), O = zeros<float>(ROWS * d);
+    const auto gk = zeros<float>(W * d), gv = zeros<float>(W * d);
+    const auto Q = zeros<bf16>(ROWS * d), Y = zeros<bf16>(ROWS * d), DS = zeros<bf16>(ROWS * W);
 #pragma omp for schedule(dynamic)
     for (long job = 0; job < s->B * s->K; job++) {
       const long b = job / s->K, g = job % s->K, group = s->H / s->K;
       const bf16 *keys = k + b * s->k[0] + g * s->k[2], *values = v + b * s->v[0] + g * s->v[2];
-      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.data(), W);
-      transpose(reinterpret_cast<const uint32_t*>(values), s->v[1] / 2, T, d / 2, vt.data(), W);
-      interleave(keys, s->k[1], T, d, kp.data());
-      std::fill(gk.begin(), gk.end(), 0.f);
-      std::fill(gv.begin(), gv.end(), 0.f);
+      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.get(), W);
+      transpose(reinterpret_cast<const uint32_t*>(values), s->v[1] / 2, T, d / 2, vt.get(), W);
+      interleave(keys, s->k[1], T, d, kp.get());
+      std::fill_n(gk.get(), W * d, 0.f);
+      std::fill_n(gv.get(), W * d, 0.f);
       for (long h = g * group; h < (g + 1) * group; h++)
         for (int r0 = 0; r0 < T; r0 += ROWS) {
           const Block block(r0, T, first ? first + b * T : nullptr);
@@ -166,10 +168,10 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
             for (int c = 0; c < d; c++) sum += up(dout[at + c]) * up(out[at + c]);
             delta[i] = sum, shift[i] = lse[(b * s->H + h) * T + r0 + i] * 1.44269504f;
           }
-          interleave(Q.data(), d, m, d, qp.data());
-          interleave(Y.data(), d, m, d, yp.data());
-          block.scores(d, Q.data(), kt.data(), P.data(), W);
-          block.scores(d, Y.data(), vt.data(), D.data(), W);
+          interleave(Q.get(), d, m, d, qp.get());
+          interleave(Y.get(), d, m, d, yp.get());
+          block.scores(d, Q.get(), kt.get(), P.get(), W);
+          block.scores(d, Y.get(), vt.get(), D.get(), W);
           for (int i = 0; i < m; i += 2)
             for (int j = 0; j < block.n; j += 16) {  // P, and dS = P (dP - delta) scale, of two queries
               __m256i p[2], ds[2];
@@ -185,9 +187,9 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
               _mm512_storeu_si512(&pp[i / 2 * W + j], pair(p[0], p[1]));
               _mm512_storeu_si512(&dsp[i / 2 * W + j], pair(ds[0], ds[1]));
             }
-          block.gather(d, halves(pp.data()), yp.data(), gv.data(), W);
-          block.gather(d, halves(dsp.data()), qp.data(), gk.data(), W);
-          block.mix(d, DS.data(), kp.data(), O.data(), W);
+          block.gather(d, halves(pp.get()), yp.get(), gv.get(), W);
+          block.gather(d, halves(dsp.get()), qp.get(), gk.get(), W);
+          block.mix(d, DS.get(), kp.get(), O.get(), W);
           for (int i = 0; i < m; i++) round_to(&O[i * d], d, dq + b * s->q[0] + (r0 + i) * s->q[1] + h * s->q[2]);
         }
       for (int t = 0; t < T; t++) {

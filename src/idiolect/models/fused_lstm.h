@@ -1,8 +1,6 @@
 // A layer of an LSTM over a window: what is left of it once the products with its inputs are made.
 // Each thread takes rows of the batch through all positions, so that none waits for another.
 
-#include <omp.h>
-
 #include "fused_products.h"
 
 #ifdef __AVX512BF16__
@@ -24,14 +22,14 @@ struct Carried {
   const long K, N, panels = (N + COLUMNS - 1) / COLUMNS, depth = K / 2;
   const uint32_t* B;  // [panels, depth, 64]
   long from, to, strips;
-  std::vector<bf16> in;
-  std::vector<float> out;
+  std::unique_ptr<bf16[], Free> in;
+  std::unique_ptr<float[], Free> out;
 
   Carried(long K, long N, const uint32_t* B, long rows, int threads) : K(K), N(N), B(B) {
     const long each = (rows + threads - 1) / threads;
     from = std::min(rows, omp_get_thread_num() * each), to = std::min(rows, from + each);
     strips = (to - from + STRIP - 1) / STRIP;
-    in.assign(strips * STRIP * K, 0), out.assign(strips * STRIP * panels * COLUMNS, 0.f);
+    in = zeros<bf16>(strips * STRIP * K), out = zeros<float>(strips * STRIP * panels * COLUMNS);
   }
   bf16* input(long row) { return &in[(row - from) * K]; }
   const float* sum(long row) const { return &out[(row - from) * panels * COLUMNS]; }

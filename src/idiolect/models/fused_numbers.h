@@ -2,6 +2,7 @@
 
 #pragma once
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <vector>
 #ifdef __AVX512BF16__
@@ -12,9 +13,18 @@
 
 namespace {
 
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
 template <class T>
-std::unique_ptr<T[]> room(long n) {  // of no particular content, unlike a vector's
-  return std::unique_ptr<T[]>(new T[n]);
+std::unique_ptr<T[], Free> room(long n) {  // of no particular content, unlike a vector's; no vector splits a cache line
+  return std::unique_ptr<T[], Free>(static_cast<T*>(std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)));
+}
+template <class T>
+std::unique_ptr<T[], Free> zeros(long n) {
+  auto made = room<T>(n);
+  std::fill_n(made.get(), n, T());
+  return made;
 }
 
 #ifdef __AVX512BF16__

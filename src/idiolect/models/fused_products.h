@@ -1,6 +1,8 @@
 // Linear layers in bf16 that read fp32 weights as they lie, and give their gradients in fp32.
 
 #pragma once
+#include <omp.h>
+
 #include "fused_numbers.h"
 
 extern "C" {
@@ -18,9 +20,10 @@ int products_work() { return 0; }
 namespace {
 
 constexpr int COLUMNS = 64;       // of a product at a time
-constexpr int DEPTH = 256;        // pairs at a time: a panel of B, 64 KB, stays in the second cache
+constexpr long DEPTH = 1536;       // pairs at a time: a panel of B, 384 KB, stays in the second cache …
+constexpr long ROWS_NEAR = 256 << 10;  // … with so many bytes of rows of A
+constexpr long GROUP = 2 << 20;    // bytes of panels that all threads share
 constexpr int NEAR = 64;          // pairs of a panel, 16 KB, that stay in the first cache while it is made
-constexpr int PANEL_ROWS = 768;   // that use a panel before it is given up
 
 // A panel of B: rows `even` and `odd` [64] of fp32 or bf16 numbers, missing ones 0, side by side
 inline __m512 sixteen(const float* x, __mmask16 m) { return _mm512_maskz_loadu_ps(m, x); }
@@ -59,49 +62,45 @@ void pack_columns(const float* W, long N, long K, long j, int n, long k0, int k,
   }
 }
 
-// Calls the cache lines of n numbers from x on that are to be read (or written) soon
-template <int write, class T>
-inline void call(const T* x, int n) {
-  for (int c = 0; c < n; c += 64 / sizeof(T)) __builtin_prefetch(x + c, write);
-}
-
 // C [M, N] = A [M, K] B: pack(j, n, k0, k, panel) lays out pairs k0 … k0 + k of columns j … j + n of B, and
-// store(i, j, n, c) takes row i of the result, some time after ahead(i, j, n) was told that it will.
-// M is at least 6; where K is odd, A's rows may be read one number further.
-template <class Pack, class Ahead, class Store>
-void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack pack, Ahead ahead, Store store) {
-  const long depth = (K + 1) / 2, blocks = (M + PANEL_ROWS - 1) / PANEL_ROWS, vectors = (N + 15) / 16;
-  // as wide as can be, but alike for all threads
-  const long most = (vectors + COLUMNS / 16 - 1) / (COLUMNS / 16);
-  const long panels = std::min(vectors, (most + threads - 1) / threads * threads);
-  const auto begin = [&](long panel) { return std::min(N, panel * vectors / panels * 16); };
+// store(i, j, n, c) takes row i of the result. M is at least 6; where K is odd, A's rows may be read one number further.
+// Each thread lays out its share of some panels and then takes its share of the rows through all of them.
+template <class Pack, class Store>
+void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack pack, Store store) {
+  const long depth = (K + 1) / 2, turns = (depth + DEPTH - 1) / DEPTH, deep = (depth + turns - 1) / turns;
+  const long panels = (N + COLUMNS - 1) / COLUMNS, strips = (M + STRIP - 1) / STRIP;
+  const long wide = std::clamp(GROUP / (deep * COLUMNS * 4), long(std::min(panels, long(threads))), panels);
+  const long near = std::max(1L, ROWS_NEAR / (STRIP * deep * 4));  // strips whose rows of A stay in the second cache
+  const auto B = room<uint32_t>(wide * deep * COLUMNS);
+  const auto C = room<float>(turns == 1 ? 0 : wide * strips * STRIP * COLUMNS);
 #pragma omp parallel num_threads(threads)
   {
-    const auto B = room<uint32_t>(DEPTH * COLUMNS);
-    const auto C = room<float>((std::min(M, long(PANEL_ROWS)) + STRIP) * COLUMNS);
-    long held = -1;
+    alignas(64) float tile[STRIP * COLUMNS];
+    const long thread = omp_get_thread_num(), count = omp_get_num_threads();
+    const long from = strips * thread / count, to = strips * (thread + 1) / count;
+    for (long p0 = 0; p0 < panels; p0 += wide)
+      for (long k0 = 0; k0 < depth; k0 += deep) {
+        const long some = std::min(wide, panels - p0);
+        const int k = std::min(deep, depth - k0);
+        const auto width = [&](long p) { return int(std::min(N - (p0 + p) * COLUMNS, long(COLUMNS))); };
 #pragma omp for schedule(static)
-    for (long job = 0; job < panels * blocks; job++) {
-      const long j = begin(job / blocks), i0 = job % blocks * PANEL_ROWS, m = std::min(M - i0, long(PANEL_ROWS));
-      const int n = begin(job / blocks + 1) - j;
-      // the last strip ends with the last row, and may begin in the one before
-      const auto row = [&](long i) { return std::min(i0 + i, M - STRIP); };
-      for (long k0 = 0; k0 < depth; k0 += DEPTH) {
-        const int k = std::min(depth - k0, long(DEPTH));
-        if (held != j || depth > DEPTH) pack(j, n, k0, k, B.get());
-        held = j;
-        for (long i = 0; i < m; i += STRIP) {
-          const bf16* a = A + row(i) * lda + 2 * k0;
-          float* c = &C[depth > DEPTH ? i * COLUMNS : 0];
-          if (k0 + k == depth)
-            for (long r = 0; r < STRIP; r++) ahead(row(i) + r, j, n);
-          if (k0) strip<true>(n, k, a, lda, 2, B.get(), COLUMNS, c, COLUMNS);
-          else strip<false>(n, k, a, lda, 2, B.get(), COLUMNS, c, COLUMNS);
-          if (k0 + k == depth)
-            for (long r = i0 + i - row(i); r < STRIP; r++) store(row(i) + r, j, n, c + r * COLUMNS);
-        }
+        for (long p = 0; p < some; p++) pack((p0 + p) * COLUMNS, width(p), k0, k, &B[p * deep * COLUMNS]);
+        for (long s0 = from; s0 < to; s0 += near)
+          for (long p = 0; p < some; p++)
+            for (long s = s0; s < std::min(to, s0 + near); s++) {
+              const long row = std::min(s * STRIP, M - STRIP);  // the last strip may begin in the one before
+              const bf16* a = A + row * lda + 2 * k0;
+              const uint32_t* b = &B[p * deep * COLUMNS];
+              float* c = turns == 1 ? tile : &C[(p * strips + s) * STRIP * COLUMNS];
+              if (k0) strip<true>(width(p), k, a, lda, 2, b, COLUMNS, c, COLUMNS);
+              else strip<false>(width(p), k, a, lda, 2, b, COLUMNS, c, COLUMNS);
+              const long j = (p0 + p) * COLUMNS;
+              for (long r = s * STRIP - row; k0 + k == depth && r < STRIP; r++)
+                if (width(p) == COLUMNS) store(row + r, j, COLUMNS, c + r * COLUMNS);  // a known number: unrolled
+                else store(row + r, j, width(p), c + r * COLUMNS);
+            }
+#pragma omp barrier
       }
-    }
   }
 }
 
@@ -109,17 +108,12 @@ void multiply(long M, long N, long K, const bf16* A, long lda, int threads, Pack
 
 extern "C" {
 
-
 // x [M, K] -> out [M, N], rows ldo apart: x Wt + bias, W [N, K]; bias may be null. With `residual` [M, N] instead
 // sum [M, N] = residual + x Wt + bias, in fp32
 void linear(long M, long N, long K, const bf16* x, const float* W, const float* bias, bf16* out, long ldo,
             const float* residual, float* sum, int threads) {
   const auto pack = [&](long j, int n, long k0, int k, uint32_t* panel) { pack_rows(W, K, j, n, k0, k, panel); };
-  const auto ahead = [&](long i, long j, int n) {
-    if (residual) call<0>(residual + i * N + j, n), call<1>(sum + i * N + j, n);
-    else call<1>(out + i * ldo + j, n);
-  };
-  multiply(M, N, K, x, K, threads, pack, ahead, [&](long i, long j, int n, const float* c) {
+  multiply(M, N, K, x, K, threads, pack, [&](long i, long j, int n, const float* c) __attribute__((always_inline)) {
     for (int t = 0; t < n; t += 16) {
       const __mmask16 m = first(n - t);
       __m512 v = sixteen(c + t, m);
@@ -134,11 +128,7 @@ void linear(long M, long N, long K, const bf16* x, const float* W, const float* 
 void linear_input(long M, long N, long K, const bf16* dout, long ldo, const float* W, const bf16* other, bf16* dx,
                   int threads) {
   const auto pack = [&](long j, int n, long k0, int k, uint32_t* panel) { pack_columns(W, N, K, j, n, k0, k, panel); };
-  const auto ahead = [&](long i, long j, int n) {
-    if (other) call<0>(other + i * K + j, n);
-    call<1>(dx + i * K + j, n);
-  };
-  multiply(M, K, N, dout, ldo, threads, pack, ahead, [&](long i, long j, int n, const float* c) {
+  multiply(M, K, N, dout, ldo, threads, pack, [&](long i, long j, int n, const float* c) __attribute__((always_inline)) {
     for (int t = 0; t < n; t += 16) {
       const __mmask16 m = first(n - t);
       __m512 v = sixteen(c + t, m);
@@ -153,24 +143,24 @@ void linear_input(long M, long N, long K, const bf16* dout, long ldo, const floa
 void linear_weight(long M, long N, long K, const bf16* dout, long ldo, const bf16* x, float* dW, float* dbias, int add,
                    int threads) {
   const long depth = (M + 1) / 2, panels = (K + COLUMNS - 1) / COLUMNS;
-  // rows at a time: as many as fit into the second cache, but alike for all threads
-  const long most = std::clamp(256 * 1024 / (depth * 4) / STRIP * STRIP, long(STRIP), 8L * STRIP);
-  const long turns = (N + most * threads - 1) / (most * threads) * threads;
-  const long rows = (N + turns * STRIP - 1) / (turns * STRIP) * STRIP;
+  // strips of rows at a time: as many as fit into the second cache, but alike for all threads
+  const long strips = (N + STRIP - 1) / STRIP, most = std::clamp(256 * 1024 / (depth * 4 * STRIP), 1L, 8L);
+  const long turns = (strips + most * threads - 1) / (most * threads) * threads;
   const auto B = room<uint32_t>(panels * depth * COLUMNS);
 #pragma omp parallel num_threads(threads)
   {
     const auto A = room<uint32_t>(depth * COLUMNS);
-    const auto C = room<float>(rows * COLUMNS);
+    const auto C = room<float>(most * STRIP * COLUMNS);
 #pragma omp for schedule(static)
     for (long job = 0; job < panels * depth; job++) {
       const long j = job / depth * COLUMNS, i = job % depth;
       const bf16* even = x + 2 * i * K + j;
       interleave(even, 2 * i + 1 < M ? even + K : nullptr, std::min(K - j, long(COLUMNS)), &B[job * COLUMNS]);
     }
-#pragma omp for schedule(dynamic)
-    for (long r = 0; r < N; r += rows) {
-      const int m = std::min(N - r, rows);
+#pragma omp for schedule(static)
+    for (long turn = 0; turn < turns; turn++) {
+      const long r = strips * turn / turns * STRIP;
+      const int m = std::min(N, strips * (turn + 1) / turns * STRIP) - r;
       for (long i = 0; i < depth; i++) {
         const bf16* even = dout + 2 * i * ldo + r;
         interleave(even, 2 * i + 1 < M ? even + ldo : nullptr, m, &A[i * COLUMNS]);
