@@ -19,7 +19,7 @@ from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSe
 from idiolect.plan import memory
 from idiolect.plan.memory import Memory, check_fits, training_memory
 from idiolect.plan.parameters import count
-from idiolect.train import crossentropy, precision
+from idiolect.train import crossentropy, optimisers, precision
 from idiolect.train.settings import TrainSettings
 
 B, T, V = 3, 37, 11
@@ -87,7 +87,7 @@ def test_weights_gradients_and_optimiser_by_hand():
     assert "optimizer" not in items(optimizer="sgd")
     assert items(optimizer="sgd", momentum=0.9)["optimizer"] == 4 * N
     hidden = 2 * (4 * 64 * 64 + 3 * 64 * 176)
-    assert items(optimizer="muon")["optimizer"] == 4 * hidden + 8 * (N - hidden) + 6 * 4 * 64 * 176
+    assert items(optimizer="muon")["optimizer"] == 4 * hidden + 8 * (N - hidden) + 14 * hidden
     assert items()["batch"] == 3 * 8 * 64
 
 
@@ -98,6 +98,7 @@ def test_the_logits_of_a_large_vocabulary_are_never_whole():
     for device, chunk in memory.CHUNK.items():
         assert chunk == crossentropy.chunk_size(torch.device(device))
     assert memory.FEWEST_ROWS == crossentropy.FEWEST_ROWS
+    assert memory.TOGETHER == optimisers.TOGETHER
 
 
 def test_splitting_and_recomputing_need_less():

@@ -25,6 +25,8 @@ CHUNK = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 27}
 """Most logits held at once; `train.crossentropy` owns the numbers, a test holds them equal."""
 FEWEST_ROWS = 2048
 """Rows of logits that a chunk has at least; likewise."""
+TOGETHER = 1 << 24
+"""Most numbers that Muon iterates at once; `train.optimisers` owns it, a test holds them equal."""
 FRAGMENTS = {"decoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2}
 """Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
 MIXED = 1.5
@@ -84,8 +86,8 @@ def training_memory(
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
     fused = device == "cpu" and precision == "bf16"  # `models.fused`, where there is a compiler for it
-    products = fused and isinstance(model, DecoderSettings) and _products()
-    layer, ends = _layer(model, B, T, e, packed, fused), _ends(model, B, T, packed, products)
+    products = fused and model.kind in ("decoder", "lstm") and _products()
+    layer, ends = _layer(model, B, T, e, packed, fused, products), _ends(model, B, T, packed, products)
     activations = ends + model.layers * layer.kept
     if train.activation_checkpointing:  # the inputs of all layers, and one layer in full while it is recomputed
         activations = ends + model.layers * B * T * model.width * 4 + layer.kept
@@ -109,7 +111,8 @@ def training_memory(
 
 def _cast_still(s: RecurrentSettings | DecoderSettings) -> int:
     """Numbers of the matrices that autocast casts where `_products`: those with odd rows, which ours do not take."""
-    assert isinstance(s, DecoderSettings)
+    if isinstance(s, RecurrentSettings):  # an LSTM's rows are as long as its head's
+        return _matrices(s) if s.width % 2 else 0
     D, W, heads = s.width, s.d_mlp, s.heads * s.d_head
     into = D * (heads + 2 * s.n_kv * s.d_head + W * (2 if s.mlp == "swiglu" else 1)) if D % 2 else 0
     out = D * heads if heads % 2 else 0
@@ -134,10 +137,16 @@ class _Layer:
     """Gradients of activations alive at once in the layer's backward."""
 
 
-def _layer(s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packed: bool, fused: bool) -> _Layer:
+def _layer(
+    s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packed: bool, fused: bool, products: bool
+) -> _Layer:
     n, D = B * T, s.width
     dropped = 4 if s.dropout else 0
     if isinstance(s, RecurrentSettings):
+        if (
+            s.kind == "lstm" and products and D % 2 == 0
+        ):  # rounded inputs, gates and outputs, cells in fp32; all but cells in backward
+            return _Layer(n * D * (e * 6 + 4 + dropped), n * D * e * 7)
         vectors = RECURRENT[s.kind]
         return _Layer(n * D * (4 * vectors + dropped), n * D * 4 * (vectors // 2 + 2))
     W, q, kv = s.d_mlp, s.heads * s.d_head, s.n_kv * s.d_head
@@ -193,7 +202,8 @@ def _optimizer(s: RecurrentSettings | DecoderSettings, train: TrainSettings, N: 
         return 8 * N
     inner = _matrices(s)
     largest = s.width * (s.d_mlp if isinstance(s, DecoderSettings) else s.width * 4)
-    return 4 * inner + 8 * (N - inner) + 6 * 4 * largest  # six matrices are alive in a Newton-Schulz round
+    together = max(largest, min(inner, TOGETHER))  # gradients scaled, moved on, stacked and rounded, all at once
+    return 4 * inner + 8 * (N - inner) + (3 * 4 + 2) * together
 
 
 def _matrices(s: RecurrentSettings | DecoderSettings) -> int:

@@ -16,6 +16,8 @@ Groups = list[dict[str, Any]]
 Named = Mapping[str, nn.Parameter]
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024)."""
+TOGETHER = 1 << 24
+"""Most numbers that Muon iterates at once, unless one matrix has more."""
 
 
 class Optimizer:
@@ -146,7 +148,10 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             for shape in dict.fromkeys(weight.shape for weight in weights):
-                self._move([weight for weight in weights if weight.shape == shape], group)
+                alike = [weight for weight in weights if weight.shape == shape]
+                some = max(1, TOGETHER // shape.numel())
+                for start in range(0, len(alike), some):
+                    self._move(alike[start : start + some], group)
 
     def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         mu, rate, (rows, columns) = group["momentum"], group["lr"], weights[0].shape
