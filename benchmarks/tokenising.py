@@ -63,7 +63,7 @@ def ours(text: Path, tokenizer: Path) -> dict[str, float | str]:
         began = time.perf_counter()
         found = shards.encode(Corpus([text]), loaded, cache=Path(cache))
         seconds = time.perf_counter() - began
-        ids = hashlib.sha256(found.ids.astype(np.uint32).tobytes()).hexdigest()
+        ids = hashlib.sha256(found.ids[:].astype(np.uint32).tobytes()).hexdigest()
     return {"rate": text.stat().st_size / 1e6 / seconds, "tokens": found.tokens, "ids": ids}
 
 

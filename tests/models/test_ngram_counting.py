@@ -54,7 +54,7 @@ def spelt(trie: ngram_counts.Trie, counts: list[np.ndarray]) -> list[Counter]:
 @pytest.mark.parametrize("order", [1, 2, 3, 5])
 def test_blocks_of_any_size_count_what_python_counts(monkeypatch, block, order):
     monkeypatch.setattr(ngram_counting, "BLOCK", block)
-    monkeypatch.setattr(ngram_counting, "PIECE", 3)
+    monkeypatch.setattr(ngram_counts, "PIECE", 3)
     documents = made(block)
     trie, counts = count(Stream(documents, Symbols(V, B, E, None)), order)
     trie.check()
@@ -85,8 +85,8 @@ def test_pieces_hold_all_nodes_and_keep_a_parents_together(monkeypatch):
 def test_values_too_large_to_carry_their_index_are_sorted_too():
     values = np.random.default_rng(3).integers(0, 1 << 62, 101)
     values[::7] = values[0]
-    ordered, by_value = ngram_counting._sorted(values)
+    ordered, by_value = ngram_counting.packed_sort(values)
     assert ordered.tolist() == sorted(values.tolist()) and values[by_value].tolist() == ordered.tolist()
-    small, by_small = ngram_counting._sorted(values >> 40)
+    small, by_small = ngram_counting.packed_sort(values >> 40)
     assert small.tolist() == sorted((values >> 40).tolist())
     assert by_small.tolist() == np.argsort(values >> 40, kind="stable").tolist()

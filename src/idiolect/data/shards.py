@@ -112,9 +112,9 @@ class Shards:
         return int(self.ends[-1])
 
     @property
-    def ids(self) -> np.ndarray:
-        """All ids [N]: the mapped file when there is one part, otherwise a copy in memory."""
-        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
+    def ids(self) -> Joined:
+        """All ids [N]; ids[begin:end] reads those."""
+        return Joined(self.parts)
 
     @property
     def offsets(self) -> np.ndarray:
@@ -148,6 +148,22 @@ class Shards:
                 while len(read := np.fromfile(file, id_type(self.vocabulary), 1 << 20)):
                     total += np.bincount(read, minlength=self.vocabulary)  # which makes int64 copies
         return total
+
+
+class Joined:
+    """Arrays laid end to end, of which a slice becomes an array."""
+
+    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+        self._parts, self._starts = parts, np.cumsum([0, *map(len, parts)]).tolist()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, range_: slice, /) -> np.ndarray:
+        begin, end, _ = range_.indices(len(self))
+        return np.concatenate(
+            [part[max(begin - at, 0) : max(end - at, 0)] for part, at in zip(self._parts, self._starts)]
+        )
 
 
 def id_type(vocabulary: int) -> np.dtype:

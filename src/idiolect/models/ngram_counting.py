@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from idiolect.models.ngram_counts import PIECE, Symbols, Trie
+from idiolect.models.ngram_counts import Symbols, Trie, slices
 
 BLOCK = 1 << 22
 """Tokens counted at once; about 60 bytes each."""
@@ -112,7 +112,7 @@ def _count(tokens: np.ndarray, starts: int, order: int, symbols: Symbols) -> Cou
             raise ValueError("too many distinct sequences for 64-bit node numbers")
         nodes *= V
         nodes += tokens[at + (k - 1)]
-        ordered, by_key = _sorted(nodes)
+        ordered, by_key = packed_sort(nodes)
         at = at[by_key]
         new = np.ones(len(at), dtype=bool)
         new[1:] = ordered[1:] != ordered[:-1]
@@ -124,7 +124,7 @@ def _count(tokens: np.ndarray, starts: int, order: int, symbols: Symbols) -> Cou
     return found
 
 
-def _sorted(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def packed_sort(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(the values in ascending order, the index of each): one sort of value and index packed, where they fit."""
     bits = max(len(values) - 1, 0).bit_length()
     if len(values) and int(values.max()) < 1 << (63 - bits):
@@ -152,8 +152,8 @@ def _merged(a: Counted, b: Counted, V: int) -> Counted:
 
 def _renumber(keys: np.ndarray, to: np.ndarray, V: int) -> None:
     """Gives the parents of sorted keys their new numbers, in place."""
-    for part in range(0, len(keys), PIECE):
-        piece = keys[part : part + PIECE]
+    for part in slices(len(keys)):
+        piece = keys[part]
         parent = piece // V
         piece += (to[parent] - parent) * V
 

@@ -140,6 +140,11 @@ class Trie:
             yield suffix
 
 
+def slices(size: int) -> Iterator[slice]:
+    """0 … size in slices of PIECE."""
+    return (slice(begin, min(begin + PIECE, size)) for begin in range(0, size, PIECE))
+
+
 def index_type(size: int) -> type[np.signedinteger]:
     """The smaller type that numbers `size` things."""
     return np.int32 if size < 1 << 31 else np.int64

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from idiolect.models.ngram_counts import PIECE, Trie, read_so_far, shift
+from idiolect.models.ngram_counts import Trie, read_so_far, shift, slices
 from idiolect.models.settings import NGramSettings
 
 FALLBACK = (0.5, 1.0, 1.5)
@@ -204,8 +204,8 @@ def discounts(adjusted: np.ndarray) -> np.ndarray:
     count j. Where some n_j (j ≤ 3) is 0 or a D_j leaves [0, j]: FALLBACK.
     """
     n = np.zeros(6)
-    for begin in range(0, len(adjusted), PIECE):
-        n += np.bincount(np.minimum(adjusted[begin : begin + PIECE], 5), minlength=6)
+    for part in slices(len(adjusted)):
+        n += np.bincount(np.minimum(adjusted[part], 5), minlength=6)
     j = np.arange(1, 4)
     if (n[j] > 0).all():
         D = j - (j + 1) * n[1] / (n[1] + 2 * n[2]) * n[j + 1] / n[j]

@@ -5,12 +5,13 @@ Shapes: B rows, W positions, R rows of the suffix array = tokens of the stream (
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from idiolect.models.ngram_counting import Stream
-from idiolect.models.ngram_counts import NONE, Symbols, shift, spread
+from idiolect.models.ngram_counting import Stream, packed_sort
+from idiolect.models.ngram_counts import NONE, PIECE, Symbols, index_type, shift, slices, spread
 from idiolect.models.ngram_smoothing import BackoffTable
 
 CHUNK = 1 << 22
@@ -66,17 +67,21 @@ class SuffixTable:
         if shorter.trie.order == 2:  # as a context every boundary is `begin`
             self.times = self.times.copy()
             self.times[self.symbols.begin] = self.times[self.symbols.end]
-        by_token = np.argsort(followers, kind="stable")
-        self._keys = followers[by_token].astype(np.int64) * len(followers) + by_token  # sorted (token, row)
-        self._kind = np.uint16 if self.symbols.vocabulary + 1 < 1 << 16 else np.int64
+        by_token = _by_token(followers + 1, self.symbols)
+        for part in slices(len(by_token)):  # the sorted (token, row), in place
+            by_token[part] += followers[by_token[part]].astype(np.int64) * len(followers)
+        self._keys = by_token
 
     @classmethod
     def build(cls, stream: Stream, shorter: BackoffTable, counts: list[np.ndarray], strength: float) -> SuffixTable:
-        """Of a stream E d1 E … dn E of R tokens."""
-        marked = _marked(stream.whole(), shorter.trie.symbols)
-        rows = suffix_rows(marked)
-        followers = np.full(len(stream), -1, dtype=np.int32)
-        followers[rows[:-1]] = marked[1:]
+        """Of a stream E d1 E … dn E of R tokens, in some 30 bytes a token besides the stream."""
+        R, symbols = len(stream), shorter.trie.symbols
+        marked, followers = np.empty(R, dtype=np.int32), np.full(R, -1, dtype=np.int32)
+        for part in slices(R):
+            marked[part] = _marked(stream.read(part.start, part.stop), symbols)
+        rows = suffix_rows(marked, symbols)
+        for part in slices(R - 1):
+            followers[rows[part]] = marked[1:][part]
         return cls(followers, shorter, counts, strength)
 
     def score(self, tokens: np.ndarray) -> np.ndarray:
@@ -156,7 +161,7 @@ class SuffixTable:
         Gives back (at, first, last, begin, end) in ascending order of `begin`, provided that `first` ascends: so every
         search starts where the one before it ended, which takes an eighth of the time of a search anywhere.
         """
-        by_token = np.argsort(marked.astype(self._kind), kind="stable")  # a radix sort for 16 bits
+        by_token = _by_token(marked, self.symbols)
         at, first, last, base = at[by_token], first[by_token], last[by_token], marked[by_token] * len(self.followers)
         begin = self._keys.searchsorted(base + first)
         found = self._keys.take(begin, mode="clip") - base
@@ -171,28 +176,62 @@ def _marked(tokens: np.ndarray, symbols: Symbols) -> np.ndarray:
     return np.where(symbols.boundary(tokens), 0, np.where(tokens < 0, symbols.vocabulary, tokens) + 1)
 
 
-def suffix_rows(marked: np.ndarray) -> np.ndarray:
-    """The row of each position of a stream, int64 [R]: its rank among all texts that end somewhere, read backwards.
+def _by_token(marked: np.ndarray, symbols: Symbols) -> np.ndarray:
+    """The places of `marked` tokens in the order of the tokens, those of one token as they stand; int64."""
+    if symbols.vocabulary + 1 < 1 << 16:
+        marked = marked.astype(np.uint16)  # which numpy sorts by radix, ten times as fast
+    return np.argsort(marked, kind="stable")
+
+
+def suffix_rows(marked: np.ndarray, symbols: Symbols) -> np.ndarray:
+    """The row of each position of a stream, [R]: its rank among all texts that end somewhere, read backwards.
 
     Boundaries (0) all differ, the last of the stream first, so that no comparison goes beyond one. Prefix doubling
-    (Manber and Myers 1993), sorting only what is still tied (Larsson and Sadakane 2007): O(R log R) for each doubling
-    up to the longest repeated passage.
+    (Manber and Myers 1993), sorting only what is still tied (Larsson and Sadakane 2007), a bounded number of positions
+    at a time: O(R log R) for each doubling up to the longest repeated passage.
     """
-    R, boundary = len(marked), np.flatnonzero(marked == 0)
-    sizes = np.bincount(marked)
-    rank = (np.cumsum(sizes) - sizes)[marked]  # of a tied group: the first row it will take
+    kind = index_type(len(marked))
+    boundary, sizes = np.flatnonzero(marked == 0), np.bincount(marked)
+    rank = (np.cumsum(sizes) - sizes).astype(kind)[marked]  # of a tied group: the first row it will take
     rank[boundary] = np.append(np.arange(1, len(boundary)), 0)
-    tied = np.flatnonzero((sizes[marked] > 1) & (marked > 0))
+    several = sizes > 1
+    several[0] = False
+    tied = _by_token(marked, symbols).astype(kind)  # in the order of their ranks, from here on
+    tied = tied[several[marked[tied]]]
     length = 1
     while len(tied):
-        key = rank[tied] * R + rank[tied - length]  # a tie has no boundary within `length`, so something is before it
-        order = np.argsort(key)
-        tied, key = tied[order], key[order]
-        new = np.append(True, key[1:] != key[:-1])
-        group = np.append(True, key[1:] // R != key[:-1] // R)
-        at = np.arange(len(tied))
-        begins = np.maximum.accumulate(np.where(new, at, 0)), np.maximum.accumulate(np.where(group, at, 0))
-        rank[tied] = key // R + begins[0] - begins[1]
-        tied = tied[~(new & np.append(new[1:], True))]
+        tied = np.concatenate([_refined(rank, part, length) for part in _groups(rank, tied)])
         length *= 2
     return rank
+
+
+def _groups(rank: np.ndarray, tied: np.ndarray) -> Iterator[np.ndarray]:
+    """`tied` in pieces that cut no group of equal rank in two."""
+    begin = 0
+    while begin < len(tied):
+        end = begin + PIECE
+        while end < len(tied):
+            other = rank[tied[end : end + PIECE]] != rank[tied[end - 1]]
+            if other.any():
+                end += int(other.argmax())
+                break
+            end += PIECE
+        yield tied[begin:end]
+        begin = end
+
+
+def _refined(rank: np.ndarray, tied: np.ndarray, length: int) -> np.ndarray:
+    """Ranks whole groups by the `length` tokens before those they agree in; what is tied still, by rank.
+
+    The ranks before may be finer by now: they only tell apart what a later round would. A tie has no boundary within
+    `length`, so something is before it.
+    """
+    group = rank[tied]
+    new = np.append(True, group[1:] != group[:-1])
+    at = np.arange(len(tied))
+    begins = np.maximum.accumulate(np.where(new, at, 0))
+    key, by_key = packed_sort((np.cumsum(new) - 1) * len(rank) + rank[tied - length])
+    new = np.append(True, key[1:] != key[:-1])
+    tied = tied[by_key]
+    rank[tied] = group + np.maximum.accumulate(np.where(new, at, 0)) - begins
+    return tied[~(new & np.append(new[1:], True))]

@@ -94,7 +94,9 @@ def _machine(recipe: Recipe) -> dict[str, Any]:
     resolved, asked = recipe.resolved, recipe.train
     device = resolved.device if resolved else devices.choose(asked.device)
     precision: str = resolved.precision if resolved else asked.precision
-    if precision == "auto":  # as `train.resolve` will choose
+    if isinstance(recipe.model, NGramSettings):
+        precision = "fp64"
+    elif precision == "auto":  # as `train.resolve` will choose
         precision = devices.fastest(device, devices.race(device))
     packed = recipe.data.packing == "documents"
     process = devices.resident_memory() if device == "cpu" else 0
