@@ -34,6 +34,7 @@ MODULES = {
     "cache_curve": "A token against the text before it",
     "training": "Training",
     "memory": "Memory",
+    "ngrams": "N-grams",
     "tokenising": "Tokenising",
 }
 """Module → its heading on the page, in the page's order."""
