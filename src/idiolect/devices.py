@@ -25,6 +25,8 @@ PROC = Path("/proc")
 SYSFS = Path("/sys")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """glibc's numbers of these settings (malloc.h)."""
+MADV_HUGEPAGE = 14
+"""Linux's number of this advice (mman.h)."""
 RACE_SECONDS = 0.05
 """How long each precision multiplies matrices in `race`."""
 
@@ -246,6 +248,18 @@ def release_memory() -> None:
     """Tells glibc to give back what is free: a tokenizer learnt from much text leaves a gigabyte of it behind."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def huge_pages(address: int, size: int) -> None:
+    """Asks Linux to back memory that nothing was written to yet by pages of 2 MB instead of 4 kB.
+
+    Reading much of it in order is then up to 1.5 times as fast: the processor looks up, and begins to prefetch, a
+    hundredth of the pages. Other systems are left as they are.
+    """
+    if sys.platform == "linux":
+        page = os.sysconf("SC_PAGE_SIZE")
+        begin = -(-address // page) * page
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(address + size - begin), MADV_HUGEPAGE)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from idiolect import devices
 from idiolect.errors import UserError
 from idiolect.models import layers, stepping
 from idiolect.models.contract import last_positions
@@ -167,9 +168,11 @@ class Decoder(nn.Module):
             raise UserError(f"{length} tokens are more than the context of {self.settings.context}", "ask for fewer")
         weight = self.embedding.weight
         shape = (batch, self.settings.n_kv, length + 1, self.settings.d_head)
-        keys = [weight.new_zeros(shape) for _ in self.blocks]
-        values = [weight.new_zeros(shape) for _ in self.blocks]
-        return KeyValues(torch.zeros(batch, dtype=torch.int64, device=weight.device), keys, values)
+        memory = weight.new_empty((2, len(self.blocks), *shape))
+        if memory.device.type == "cpu":
+            devices.huge_pages(memory.data_ptr(), memory.nbytes)
+        keys, values = memory.zero_()
+        return KeyValues(torch.zeros(batch, dtype=torch.int64, device=weight.device), list(keys), list(values))
 
     @torch.no_grad()
     def step(

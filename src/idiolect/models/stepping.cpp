@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
+#include <utility>
 #include <vector>
 
 // sums in the order they are written in: a reordering that suits one place of a row would not be that of another
@@ -69,6 +71,15 @@ struct Columns {
   }
   static long vectors(long k) { return (k + LANES - 1) / LANES; }
 };
+
+// Zeroed numbers from memory that its thread keeps, fresh memory costs more than it holds; no vector splits a cache line
+void allot(std::vector<float>& kept, std::initializer_list<std::pair<float**, long>> parts) {
+  long total = LANES;
+  for (auto& part : parts) total += Columns::vectors(part.second) * LANES;
+  kept.assign(total, 0.f);
+  float* next = kept.data() + (-(uintptr_t(kept.data()) / sizeof(float)) & (LANES - 1));
+  for (auto& part : parts) *part.first = next, next += Columns::vectors(part.second) * LANES;
+}
 
 constexpr long FAR = 16384, NEAR = 1024;  // bytes ahead that weights are called into the second and the first cache
 
@@ -159,10 +170,9 @@ class Step {
       if (row.id < 0 || row.id >= m.vocabulary) return -1;
     const long N = rows.size(), D = m.width, Q = m.heads * m.head_width, KV = m.kv_heads * m.head_width;
     const Columns columns(N);
-    static thread_local std::vector<float> kept;  // fresh memory would cost more than it holds
-    kept.assign(N * (D + Q + 2 * KV + 2 * m.mlp_width) + columns.size(Q) + columns.size(m.mlp_width), 0.f);
-    x = kept.data(), qkv = x + N * D, hidden = qkv + N * (Q + 2 * KV), mixed = hidden + 2 * N * m.mlp_width;
-    active = mixed + columns.size(Q);
+    static thread_local std::vector<float> kept;
+    allot(kept, {{&x, N * D}, {&qkv, N * (Q + 2 * KV)}, {&hidden, 2 * N * m.mlp_width}, {&mixed, columns.size(Q)},
+                 {&active, columns.size(m.mlp_width)}});
     int64_t done = 0;
 #pragma omp parallel num_threads(call.threads) reduction(+ : done)
     done += Worker(*this, columns).run();
@@ -177,17 +187,12 @@ class Step {
     const Columns& columns;
     const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
     const long D = s.m.width, d = s.m.head_width, Q = s.m.heads * d, KV = s.m.kv_heads * d, M = s.m.mlp_width;
-    std::vector<float>&normed, &scores;
+    float *normed, *line, *scores;
     int64_t done = 0;
 
-    Worker(const Step& s, const Columns& columns)
-        : s(s), m(s.m), columns(columns), normed(memory(0)), scores(memory(1)) {
-      scores.resize(s.call.slots);
-    }
-
-    static std::vector<float>& memory(int which) {
-      static thread_local std::vector<float> kept[2];
-      return kept[which];
+    Worker(const Step& s, const Columns& columns) : s(s), m(s.m), columns(columns) {
+      static thread_local std::vector<float> kept;
+      allot(kept, {{&normed, columns.size(D)}, {&line, D}, {&scores, s.call.slots}});
     }
 
     int64_t run() {
@@ -284,14 +289,13 @@ class Step {
     // the normalised rows that `row` picks, as columns; each thread makes its own, which is cheaper than to wait
     template <class Pick>
     const float* norm(const Linear& l, const Columns& c, Pick row) {
-      normed.assign(c.size(D) + D, 0.f);
-      float* line = normed.data() + c.size(D);
+      std::fill_n(normed, c.size(D), 0.f);
       for (long n = 0; n < c.N; n++) {
         normalise(s.x + row(n) * D, D, l, m.centre, line);
         for (long i = 0; i < D; i += LANES)
-          std::copy_n(line + i, std::min(LANES, D - i), c.at(normed.data(), D, n, i));
+          std::copy_n(line + i, std::min(LANES, D - i), c.at(normed, D, n, i));
       }
-      return normed.data();
+      return normed;
     }
 
     // normalises and turns queries and keys; keys and values go to their slots
@@ -342,7 +346,7 @@ class Step {
     // softmax(q k / sqrt(d)) v over `count` keys and values [count, d]; out(i) is where number i goes
     template <class Out>
     void mix(const float* q, const W* k, const W* v, long count, Out out) {
-      float most = -INFINITY, total = 0, *p = scores.data();
+      float most = -INFINITY, total = 0, *p = scores;
       const float scale = 1 / std::sqrt(float(d));
       const long whole = d / LANES * LANES;
       for (long t = 0; t < count; t++) {
