@@ -10,6 +10,8 @@ import pytest
 
 from idiolect import api, cli, devices
 from idiolect.cli import run, show
+from idiolect.evaluate.score import score_text
+from idiolect.interop.folder import find, load
 from idiolect.models.settings import DecoderSettings
 from idiolect.plan import limits
 from idiolect.plan.flops import flops_per_token
@@ -93,6 +95,27 @@ def test_score_adds_up(runs, capsys):
     assert found["first_scored"] and found["tokens"] == len(found["ids"])
     assert found["logprob"] == pytest.approx(sum(found["logprobs"]))
     assert found["bits_per_byte"] == pytest.approx(-found["logprob"] / 19 / 0.6931471805599453)
+
+
+def test_precision_rounds_a_networks_weights_and_nothing_by_default(runs, capsys):
+    text = "The number 7 is odd"
+    loaded = load(find(runs / "gpt"))
+    stored = score_text(loaded.model, loaded.tokenizer, text).logprob
+    rounded = score_text(loaded.model.bfloat16(), loaded.tokenizer, text).logprob
+    assert stored != rounded == pytest.approx(stored, rel=0.02)
+    options = ["--precision", "fp32"], ["--precision", "bf16"]
+    for more, expected in (([], stored), (options[0], stored), (options[1], rounded)):
+        assert printed(capsys, "score", runs / "gpt", text, *more)["logprob"] == pytest.approx(expected, rel=1e-6)
+    verbs = [
+        ("generate", runs / "gpt", "The number", "--max-tokens", "5", "--temperature", "0"),
+        ("explore", runs / "gpt", "The number", "--max-tokens", "5"),
+        ("evaluate", runs / "gpt", "--on", runs / "text.txt"),
+    ]
+    for arguments in verbs:
+        plain, same, half = (printed(capsys, *arguments, *more) for more in ([], *options))
+        assert plain == same != half
+    assert run(["score", str(runs / "ngram"), text, "--precision", "bf16"]) == 2
+    assert "no precision" in capsys.readouterr().err
 
 
 def test_score_reads_a_file_and_standard_input(runs, tmp_path, capsys):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from idiolect.config import Settings
 from idiolect.errors import UserError
+
+Precision = Literal["stored", "fp32", "bf16"]
+"""What a network's weights, and what it remembers, are kept in; bf16 is half the memory to read for each token."""
 
 
 class DecodeSettings(Settings):

@@ -7,19 +7,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from idiolect.decode import explore as explorer
 from idiolect.decode import picture
 from idiolect.decode.generate import Piece, complete, stream
-from idiolect.decode.settings import DecodeSettings
+from idiolect.decode.settings import DecodeSettings, Precision
 from idiolect.errors import UserError
 from idiolect.interop.folder import Loaded, find, load
 
 PLAIN = DecodeSettings()
+DTYPES = {"stored": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_with_tokenizer(model: Path | str) -> Loaded:
-    """The model of a model or run folder. Raises UserError when it has no tokenizer to read and write text with."""
-    loaded = load(find(Path(model)))
+def load_with_tokenizer(model: Path | str, precision: Precision = "stored") -> Loaded:
+    """The model of a model or run folder. Raises UserError when it has no tokenizer to read and write text with.
+
+    Also for another precision than the stored one of a model that has none.
+    """
+    loaded = load(find(Path(model)), dtype=DTYPES[precision])
+    if precision != "stored" and loaded.settings.kind == "ngram":
+        raise UserError(f"{model} is an n-gram model, which has counts and no precision", "leave precision out")
     if loaded.tokenizer is None:
         raise UserError(f"{model} has no tokenizer", "put its tokenizer.json beside the model")
     return loaded
@@ -32,6 +40,7 @@ def generate(
     *,
     count: int = 1,
     streaming: bool = False,
+    precision: Precision = "stored",
 ) -> dict[str, Any] | Iterator[Piece]:
     """Continues a prompt `count` times: "text", "ids", "logprobs", "finish_reason" of the first, "completions" of all.
 
@@ -39,7 +48,7 @@ def generate(
     """
     if count < 1:
         raise UserError(f"cannot write {count} continuations", "ask for at least 1")
-    loaded = load_with_tokenizer(model)
+    loaded = load_with_tokenizer(model, precision)
     if streaming:
         return (
             piece
@@ -57,13 +66,14 @@ def explore(
     *,
     candidates: Sequence[str] = (),
     html: Path | None = None,
+    precision: Precision = "stored",
 ) -> dict[str, Any]:
     """Strategies side by side, `settings` among them, and the next-token distribution before and after reshaping.
 
     Returns the `Exploration` and the ranking of the candidates as plain values, and "text" to read; writes the page
     to `html` when asked.
     """
-    loaded = load_with_tokenizer(model)
+    loaded = load_with_tokenizer(model, precision)
     found = explorer.explore(loaded.model, loaded.tokenizer, prompt, explorer.strategies(settings))
     ranking = explorer.candidates(loaded.model, loaded.tokenizer, prompt, candidates) if candidates else []
     if html is not None:

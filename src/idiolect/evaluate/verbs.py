@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from idiolect.data.batches import held_out
 from idiolect.data.shards import Shards, encode
+from idiolect.decode.settings import Precision
 from idiolect.decode.verbs import load_with_tokenizer
 from idiolect.errors import UserError
 from idiolect.evaluate import baselines, table
@@ -18,9 +19,11 @@ from idiolect.text.corpus import Corpus
 from idiolect.tokens.tokenizer import Tokenizer
 
 
-def score(model: Path | str, text: str, *, stride: int | None = None) -> dict[str, Any]:
+def score(
+    model: Path | str, text: str, *, stride: int | None = None, precision: Precision = "stored"
+) -> dict[str, Any]:
     """The fields of `Score` for one text: "logprob", "ids", "tokens", "first_scored", "bits_per_byte" and others."""
-    loaded = load_with_tokenizer(model)
+    loaded = load_with_tokenizer(model, precision)
     assert loaded.tokenizer is not None
     return scorer.score_text(loaded.model, loaded.tokenizer, text, stride=stride).json()
 
@@ -31,6 +34,7 @@ def evaluate(
     *,
     document: Literal["file", "paragraph", "line"] = "file",
     field: str = "text",
+    precision: Precision = "stored",
 ) -> dict[str, Any]:
     """Scores models on a text, beside uniform, unigram and gzip: {"rows", "notes"} as `table.compare` gives them.
 
@@ -45,7 +49,7 @@ def evaluate(
     tokenizers: dict[str, tuple[Tokenizer, Shards]] = {}
     result: dict[str, Any] = {}
     for name in models:
-        loaded = load_with_tokenizer(name)
+        loaded = load_with_tokenizer(name, precision)
         model, tokenizer = loaded.model, loaded.tokenizer
         assert tokenizer is not None
         if tokenizer.fingerprint not in tokenizers:
