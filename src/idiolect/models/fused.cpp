@@ -135,26 +135,30 @@ void rotate(long n, long heads, long d, bf16* x, long ld, const float* cosine, c
 // logits [n, V], rows ld apart, become softmax - onehot in place, 0 in rows whose label is negative and between the
 // rows; loss [n] is -log softmax[label]
 void cross_entropy(long n, long V, bf16* logits, long ld, const long* labels, float* loss, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (long i = 0; i < n; i++) {
-    bf16* z = logits + i * ld;
-    const long y = labels[i];
-    loss[i] = 0;
-    std::fill(z + V, z + ld, 0);
-    if (y < 0) {
-      std::fill(z, z + V, 0);
-      continue;
-    }
-    float most = -INFINITY, sum = 0;
+#pragma omp parallel num_threads(threads)
+  {
+    const auto e = room<float>(V);
+#pragma omp for schedule(static)
+    for (long i = 0; i < n; i++) {
+      bf16* z = logits + i * ld;
+      const long y = labels[i];
+      loss[i] = 0;
+      std::fill(z + V, z + ld, 0);
+      if (y < 0) {
+        std::fill(z, z + V, 0);
+        continue;
+      }
+      float most = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : most)
-    for (long j = 0; j < V; j++) most = up(z[j]) > most ? up(z[j]) : most;
+      for (long j = 0; j < V; j++) most = up(z[j]) > most ? up(z[j]) : most;
 #pragma omp simd reduction(+ : sum)
-    for (long j = 0; j < V; j++) sum += exponential(up(z[j]) - most);
-    const float at = up(z[y]) - most, shift = most + std::log(sum);
-    loss[i] = std::log(sum) - at;
+      for (long j = 0; j < V; j++) sum += e[j] = exponential(up(z[j]) - most);
+      loss[i] = std::log(sum) - (up(z[y]) - most);
+      const float share = 1 / sum;
 #pragma omp simd
-    for (long j = 0; j < V; j++) z[j] = down(exponential(up(z[j]) - shift));
-    z[y] = down(exponential(at + most - shift) - 1);
+      for (long j = 0; j < V; j++) z[j] = down(e[j] * share);
+      z[y] = down(e[y] * share - 1);
+    }
   }
 }
 
