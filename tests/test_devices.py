@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +179,18 @@ def test_doctor_is_one_json_object_of_facts(monkeypatch: pytest.MonkeyPatch) -> 
     assert facts["cores"] == devices.cores() <= (os.cpu_count() or 1)
     assert facts["torch"] == torch.__version__
     assert facts["memory_available_bytes"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the advice is Linux's")
+def test_huge_pages_are_asked_for() -> None:
+    memory = mmap.mmap(-1, 8 << 20)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    devices.huge_pages(address + 1, 100)  # not a whole page
+
+    def flags() -> list[str]:
+        found = re.search(rf"(?m)^{address:x}-[^V]*VmFlags: (.*)$", Path("/proc/self/smaps").read_text())
+        return found[1].split() if found else []
+
+    before = flags()
+    devices.huge_pages(address, len(memory))
+    assert "hg" in flags() and "hg" not in before

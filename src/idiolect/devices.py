@@ -259,7 +259,8 @@ def huge_pages(address: int, size: int) -> None:
     if sys.platform == "linux":
         page = os.sysconf("SC_PAGE_SIZE")
         begin = -(-address // page) * page
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(address + size - begin), MADV_HUGEPAGE)
+        whole = max(0, address + size - begin)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(whole), MADV_HUGEPAGE)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ manifest.json with the SHA-256 of each. What a family of `families` can express 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -208,13 +208,11 @@ def _header(folder: Path) -> dict[str, Entry]:
     return header
 
 
-def _read(header: Mapping[str, Entry]) -> dict[str, Tensor]:
-    """The tensors of the header, under the names it gives them."""
-    tensors = {}
+def _read(header: Mapping[str, Entry]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of the header, under the names it gives them, each in a mapping of its own that ends with it."""
     for name, entry in header.items():
-        with safe_open(entry.path, framework="pt") as file:  # a mapping each, that ends with the tensor
-            tensors[name] = file.get_tensor(entry.name)
-    return tensors
+        with safe_open(entry.path, framework="pt") as file:
+            yield name, file.get_tensor(entry.name)
 
 
 def _settle(model: nn.Module) -> None:
@@ -233,7 +231,7 @@ def _load_ngram(
 ) -> NGram:
     try:
         begin, end, pad = config["special_ids"]
-        return NGram.from_tensors(settings, vocabulary, _read(header), begin_id=begin, end_id=end, pad_id=pad)
+        return NGram.from_tensors(settings, vocabulary, dict(_read(header)), begin_id=begin, end_id=end, pad_id=pad)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise UserError(f"{folder} holds no whole n-gram model: {error}", RESTORE) from None
 
@@ -260,7 +258,7 @@ def _load_network(
         known = {families.canonical(name, model_type): entry for name, entry in header.items()}
         header = {name: entry for name, entry in known.items() if name and not _is_tied(name, settings)}
     _check_shapes(folder, expected, header)
-    tensors = {name: tensor.to(device, dtype) for name, tensor in _read(header).items()}
+    tensors = {name: tensor.to(device, dtype) for name, tensor in _read(header)}
     if model_type in families.FAMILIES:
         tensors = families.to_ours(tensors, model_type)
     if settings.tied:
