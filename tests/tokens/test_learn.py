@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Native
 from tokenizers import models, pre_tokenizers, trainers
 
 from idiolect.errors import UserError
-from idiolect.tokens.learn import from_vocabulary, train
+from idiolect.tokens.learn import from_vocabulary, sample, train
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -160,3 +160,35 @@ def test_from_loads_instead_of_learning(tmp_path: Path, learnt: Learnt) -> None:
     learnt("bpe").save(tmp_path)
     settings = TokenizerSettings.model_validate({"from": tmp_path})
     assert train([], settings).fingerprint == learnt("bpe").fingerprint
+
+
+def test_a_sample_is_all_of_a_text_that_fits() -> None:
+    pieces = [f"{number} é" for number in range(100)]
+    size = sum(len(piece.encode()) for piece in pieces)
+    kept, total = sample(pieces, size)
+    assert [text.decode() for text in reversed(kept)] == pieces and total == size == 490
+
+
+def test_a_sample_is_bounded_in_order_and_drawn_from_everywhere() -> None:
+    pieces = [f"{'en' if number % 2 else 'fr'}{number:06}" for number in range(20_000)]  # languages that take turns
+    kept, total = sample(iter(pieces), 10_000)
+    found = [text.decode() for text in reversed(kept)]
+    assert total == 160_000 and 600 < len(found) <= 1250
+    assert found == sorted(found, key=lambda text: int(text[2:]))
+    assert 0.4 < sum(text.startswith("en") for text in found) / len(found) < 0.6
+    quarters = Counter(int(text[2:]) // 5000 for text in found)
+    assert all(0.15 < quarters[quarter] / len(found) < 0.35 for quarter in range(4))
+    assert [len(sample(["a" * 50] * n, 20)[0]) for n in (1, 2, 3, 9)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe", "wordpiece", "unigram"])
+def test_a_long_text_is_learnt_from_its_sample(corpus: list[str], kind: str) -> None:
+    words = [word + " " for text in corpus for word in text.split()]
+    settings = TokenizerSettings(kind=kind, size=300, sample=sum(map(len, words)) // 4)  # type: ignore[arg-type]
+    told: list[tuple[int, int]] = []
+    learnt = train(words, settings, sampled=lambda *bytes_: told.append(bytes_))
+    kept, total = sample(words, settings.sample)
+    assert told == [(sum(map(len, kept)), total)] and told[0][0] <= settings.sample < told[0][1]
+    by_hand = train([text.decode() for text in reversed(kept)], TokenizerSettings(kind=kind, size=300))  # type: ignore[arg-type]
+    assert learnt.fingerprint == by_hand.fingerprint != train(words, TokenizerSettings(kind=kind, size=300)).fingerprint  # type: ignore[arg-type]
+    train(words, settings.model_copy(update={"sample": total}), sampled=lambda *_: pytest.fail("nothing was left out"))

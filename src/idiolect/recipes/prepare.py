@@ -47,11 +47,15 @@ def tokenizer_of(folder: Path, settings: TokenizerSettings, text: Corpus) -> Tok
     if settings.from_ is not None:
         tokenizer = Tokenizer.load(settings.from_)
     else:
-        tokenizer = learn.train((document.text for document in text), settings)
+        tokenizer = learn.train((document.text for document in text), settings, sampled=_sampled)
         devices.release_memory()
     with files.new_folder(folder) as aside:
         tokenizer.save(aside)
     return tokenizer
+
+
+def _sampled(learnt: int, total: int) -> None:
+    say(f"tokenizer: learnt from {learnt / 1e6:,.0f} of {total / 1e6:,.0f} MB, drawn evenly (tokenizer.sample)")
 
 
 def prepare(recipe: Recipe, folder: Path) -> Prepared:

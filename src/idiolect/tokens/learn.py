@@ -13,6 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers.trainers import BpeTrainer, WordLevelTrainer
 
+from idiolect import seeds
 from idiolect.errors import UserError
 from idiolect.tokens import patterns, unigram
 from idiolect.tokens.describe import Spec, byte_characters, byte_level, control_token
@@ -31,17 +32,50 @@ SMALLEST = {"char": 259, "bpe": 258, "unigram": 258, "word": 4, "wordpiece": 7}
 _FREE_OF_PATTERN = ("byte", "char")
 
 
-def train(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
+def train(
+    texts: Iterable[str], settings: TokenizerSettings, *, sampled: Callable[[int, int], None] | None = None
+) -> Tokenizer:
     """Learns a tokenizer from texts, read once as a stream; with `settings.from_` it loads that one instead.
 
+    `sampled` is told how many bytes were learnt from, and of how many, when these are not all (`settings.sample`).
     Raises UserError for a text without text, a pattern that cannot be used, and a size that is too small for the
     kind or (bpe, wordpiece, unigram) larger than the text supports.
     """
     if settings.from_ is not None:
         return Tokenizer.load(settings.from_)
     _check(settings)
-    model = LEARNERS[settings.kind](_pieces(texts, settings), settings)
+    pieces: Iterable[str] = _pieces(texts, settings)
+    if settings.kind not in _FREE_OF_PATTERN:
+        kept, total = sample(pieces, settings.sample)
+        learnt = sum(map(len, kept))
+        if learnt < total and sampled is not None:
+            sampled(learnt, total)
+        pieces = (kept.pop().decode() for _ in range(len(kept)))  # each goes as soon as it is read
+    model = LEARNERS[settings.kind](pieces, settings)
     return _assembled(model, settings)
+
+
+def sample(pieces: Iterable[str], most: int) -> tuple[list[bytes], int]:
+    """(pieces of at most `most` bytes together, or a single one, in reverse order; the bytes of all pieces).
+
+    Every piece draws a number, and those of the lowest numbers are kept: as soon as there is too much, half of them. So
+    memory is bounded, the text is read once, and no order in it, such as languages that take turns, has an effect.
+    """
+    draw = seeds.numpy_generator(0, "sample").random
+    kept: list[tuple[float, bytes]] = []
+    below, held, total = 1.0, 0, 0
+    for piece in pieces:
+        number, text = draw(), piece.encode()
+        total += len(text)
+        if number >= below:
+            continue
+        kept.append((number, text))
+        held += len(text)
+        while held > most and len(kept) > 1:
+            below = sorted(number for number, _ in kept)[len(kept) // 2]
+            kept = [one for one in kept if one[0] < below]
+            held = sum(len(text) for _, text in kept)
+    return [text for _, text in reversed(kept)], total
 
 
 def from_vocabulary(pieces: Sequence[str], settings: TokenizerSettings) -> Tokenizer:

@@ -24,6 +24,9 @@ class TokenizerSettings(Settings):
     dropped. Only the last part of each alternative may repeat without bound. Not for char and byte."""
     lowercase: bool = False
     """Lower-case the text first; the tokenizer is then lossy and says so."""
+    sample: int = Field(default=128_000_000, ge=1)
+    """Bytes of text that are learnt from at most; of a longer text, stretches (or documents) drawn evenly from all of
+    it. Bounds the memory of learning; no effect on char and byte, which take none."""
     from_: Path | None = Field(default=None, alias="from")
     """A folder with a tokenizer.json (or GPT-2's encoder.json and vocab.bpe) to use instead of learning one."""
 

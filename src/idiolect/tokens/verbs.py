@@ -18,6 +18,8 @@ from idiolect.tokens.tokenizer import Tokenizer
 def train_tokenizer(text: Sequence[Path | str], out: Path | str, settings: TokenizerSettings) -> dict[str, Any]:
     """Learns a tokenizer from files of text and writes it to the new folder `out`; returns what it is.
 
+    "sample_bytes" is there when `settings.sample` left out a part of the text: how much was learnt from.
+
     Raises UserError for what `text.read` and `learn.train` refuse, when `out` exists, and (exit 4) when it cannot be
     written; then nothing of it remains.
     """
@@ -32,7 +34,8 @@ def train_tokenizer(text: Sequence[Path | str], out: Path | str, settings: Token
             read["bytes"] += len(document.text.encode())
             yield document.text
 
-    tokenizer = train(texts(), settings)
+    learnt: dict[str, int] = {}
+    tokenizer = train(texts(), settings, sampled=lambda bytes_, _: learnt.update(sample_bytes=bytes_))
     with files.new_folder(out, kind="tokenizer", fingerprint=tokenizer.fingerprint) as folder:
         tokenizer.save(folder)
     return {
@@ -41,6 +44,7 @@ def train_tokenizer(text: Sequence[Path | str], out: Path | str, settings: Token
         "size": tokenizer.size,
         "loses": list(tokenizer.loses),
         **read,
+        **learnt,
         "fingerprint": tokenizer.fingerprint,
     }
 
