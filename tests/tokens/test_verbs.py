@@ -38,6 +38,14 @@ def test_train_encode_decode(tmp_path: Path) -> None:
     assert decode(out, [3, 0, 4]) == "corn cows"
 
 
+def test_what_was_left_out_is_told(tmp_path: Path) -> None:
+    texts = [tmp_path / f"{number}.txt" for number in range(8)]
+    for text in texts:
+        text.write_text("cows eat corn\n" * 20)
+    result = train_tokenizer(texts, tmp_path / "tok", TokenizerSettings(kind="word", sample=1000))
+    assert (result["bytes"], result["sample_bytes"]) == (8 * 280, 2 * 280)
+
+
 def test_an_existing_folder_is_left_alone_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("cows eat corn\n")
