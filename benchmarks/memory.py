@@ -187,7 +187,11 @@ def large(suite: Suite, size: int = CORPUS) -> Iterator[Claim]:
 
 
 CLAIMS = {"memory-planned": planned, "memory-large-text": large}
-TRIED = ""
+TRIED = """
+- Learning a tokenizer from all of 2 GB: the library's trainer keeps every different word with the places of its pairs,
+  and its memory grows with the text. Of more than 128 MB an even sample is learnt from (`tokenizer.sample`), as in the
+  figure above; a text that fits is learnt from whole, with the same merges as before.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
