@@ -53,6 +53,7 @@ def fit_tiny(run):
         model.load_state_dict(snapshot.model)
         optimizer.load_tensors(snapshot.optimizer)
         memory.load_state(snapshot.memory["loop"])
+        checkpoint.prune(run, 2, start)
     run.truncate_metrics(start)
 
     def after(step):

@@ -85,6 +85,7 @@ class Watched:
         for name, part in self.remembering.items():
             part.load_state(snapshot.memory[name])
         self.step = self.saved = snapshot.step
+        checkpoint.prune(self.run, self.recipe.checkpoint.keep, snapshot.step)
         say(f"going on from {where}")
 
     def save(self, reason: str) -> None:

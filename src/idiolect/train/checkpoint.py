@@ -66,10 +66,15 @@ def save(run: Run, snapshot: Snapshot, *, reason: str, keep: int) -> Path:
             raise
         _clean(run, snapshot.step, max(1, keep - 1) if isinstance(error, files.Full) else keep)
         folder = _write(run, snapshot, reason)
-    for step in _superfluous(run, keep):
-        if step != snapshot.step:
-            files.remove_folder(run.checkpoint(step))
+    prune(run, keep, snapshot.step)
     return folder
+
+
+def prune(run: Run, keep: int, stays: int) -> None:
+    """Removes the checkpoints that `save` leaves no longer: also those that a killed one had not come to."""
+    for step in _superfluous(run, keep):
+        if step != stays:
+            files.remove_folder(run.checkpoint(step))
 
 
 def save_aside(run: Run, snapshot: Snapshot, *, reason: str) -> Path:
