@@ -93,6 +93,16 @@ def reading(target: Path) -> Iterator[None]:
         raise UserError(f"cannot read {target}: {error.strerror}", "check its permissions and the disk") from error
 
 
+@contextlib.contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turns what a value of another shape than expected raises into a UserError naming the file it was read from."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not as Idiolect writes it ({reason})", "restore it from where it came") from error
+
+
 def sync_folder(folder: Path) -> None:
     """Flushes a folder's entries, so that a rename in it survives a power cut."""
     _sync(folder)
@@ -126,6 +136,8 @@ def make_folder(folder: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replaces `path` by `data` atomically. Raises UserError (exit 4) when the disk refuses; `path` stays as it was."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a file", "choose another name")
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     with writing(path):
         make_folder(path.parent)
@@ -218,7 +230,7 @@ def new_folder(target: Path, **about: Any) -> Iterator[Path]:
     folder remains and the old one is as it was. Raises UserError (exit 4) when the disk refuses, and UserError when
     `target` is something that this module did not write.
     """
-    target = target.resolve() if target.is_symlink() else target
+    target = target.resolve() if target.is_symlink() or target.name in ("", "..") else target
     with writing(target):
         refuse_foreign(target)
     temporary = target.with_name(f"{TEMPORARY}{target.name}-{uuid.uuid4().hex}")

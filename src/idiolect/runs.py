@@ -198,7 +198,7 @@ class Run:
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a torn end (the writer was killed) is left out.
 
-        Raises UserError naming the line when there is a bad one with a good one after it.
+        Raises UserError naming the line when there is a bad one with a good one after it, or one whose step is none.
         """
         with files.reading(self.metrics):
             lines = self.metrics.read_bytes().split(b"\n") if self.metrics.exists() else []
@@ -206,6 +206,8 @@ class Run:
         bad = None
         for number, line in enumerate(lines, start=1):
             value = _parse(line)
+            if value is not None and (type(value.get("step", 0)) is not int or value.get("step", 0) < 0):
+                raise UserError(f"{self.metrics}:{number}: its step is no number", "mend or remove that line")
             if value is not None and bad is None:
                 out.append(value)
             elif value is not None:

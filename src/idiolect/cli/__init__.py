@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from idiolect.errors import Exit, UserError
+
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What the operating system says of a disk."""
 
 VERBS = {
     "quickstart": "The whole life once, on text that every Python ships, in minutes on a CPU.",
@@ -81,6 +86,8 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command; returns its exit code. A user's mistake is two lines on stderr, never a traceback."""
     from cyclopts.exceptions import CycloptsError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the name of a file need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         result = app()(list(arguments), exit_on_error=False, print_error=False)  # type: ignore[operator]
         sys.stdout.flush()
@@ -94,10 +101,21 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `idiolect … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.DONE
+    except OSError as error:
+        return _system(error)
     except Exception as error:
         if _out_of_memory(error):
             return _say("out of memory", "`idiolect plan RECIPE` shows what takes it", Exit.OUT_OF_MEMORY)
         return _bug()
+
+
+def _system(error: OSError) -> int:
+    """What the operating system refuses where nobody thought of it, such as a name that is too long."""
+    if error.errno is None:
+        return _bug()
+    where = f"{str(error.filename)[:200]!r}: " if error.filename is not None else ""
+    code = Exit.CANNOT_WRITE if error.errno in CANNOT_WRITE else Exit.BAD_INPUT
+    return _say(f"{where}{os.strerror(error.errno)}", "check the path, its permissions and the disk", code)
 
 
 def _out_of_memory(error: Exception) -> bool:

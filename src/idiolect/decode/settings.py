@@ -36,7 +36,7 @@ class DecodeSettings(Settings):
     """Subtracted from the logit of every token already generated."""
     frequency_penalty: float = 0.0
     """Subtracted from a token's logit once for each time it was generated."""
-    beams: int = Field(default=1, ge=1)
+    beams: int = Field(default=1, ge=1, le=1024)
     """Beam search with this many hypotheses; 1 is no beam search."""
     length_penalty: float = Field(default=1.0, ge=0)
     """Beam scores are divided by length to this power; 0 compares plain log-probabilities."""

@@ -151,7 +151,12 @@ def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer | None:
 def _inside(folder: Path, name: str) -> Path:
     """The path of a file that lies in the folder itself. Raises UserError for one that points elsewhere."""
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        path.is_file()
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError) as error:  # too long, or with a NUL in it
+        raise UserError(f"{name[:99]!r} is no name of a file: {error}", RESTORE) from None
+    if not inside:
         raise UserError(f"{path} points outside the folder", "copy the file itself into the folder")
     return path
 
@@ -231,8 +236,10 @@ def _load_ngram(
 ) -> NGram:
     try:
         begin, end, pad = config["special_ids"]
+        if not all(type(i) is int and 0 <= i < vocabulary for i in (begin, end, 0 if pad is None else pad)):
+            raise ValueError("special_ids are no ids of the vocabulary")
         return NGram.from_tensors(settings, vocabulary, dict(_read(header)), begin_id=begin, end_id=end, pad_id=pad)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise UserError(f"{folder} holds no whole n-gram model: {error}", RESTORE) from None
 
 

@@ -118,5 +118,5 @@ CURVES = {
 
 
 def points(metrics: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(step, value) of every line of metrics that has the key."""
-    return [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
+    """(step, value) of every line of metrics that has a number under the key."""
+    return [(line["step"], line[key]) for line in metrics if "step" in line and isinstance(line.get(key), (int, float))]

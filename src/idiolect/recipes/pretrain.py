@@ -72,8 +72,10 @@ def _go(
     plan = planning.of_run(recipe, data)
     if run.plan.exists():
         before = files.read_json(run.plan)
-        changes = checkpoint.check_unchanged(before["fingerprints"], data.fingerprints, accept)
-        plan["accepted_changes"] = [*before.get("accepted_changes", ()), *changes]
+        with files.understood(run.plan):
+            prints, accepted = dict(before["fingerprints"]), [str(line) for line in before.get("accepted_changes", ())]
+        changes = checkpoint.check_unchanged(prints, data.fingerprints, accept)
+        plan["accepted_changes"] = [*accepted, *changes]
     files.write_json(run.plan, plan)
     if isinstance(recipe.model, NGramSettings):
         model, reason, steps, totals = count(recipe, data)

@@ -20,27 +20,34 @@ def list_runs(folder: Path | str = ".") -> dict[str, Any]:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder", "check the path")
-    rows = []
+    rows, notes = [], []
     for recipe in sorted(folder.rglob("recipe.toml")):
-        run = Run(recipe.parent)
-        status = run.status()
-        rows.append(
-            {
-                "run": str(run.folder),
-                "family": config.read_toml(recipe).get("model", {}).get("kind"),
-                "state": status.state,
-                "step": status.step,
-                "bits_per_byte": results(run)["validation"]["bits_per_byte"] if status.state == "finished" else None,
-            }
-        )
-    return {"rows": rows, "notes": [] if rows else [f"no runs in {folder}"]}
+        row: dict[str, Any] = {"run": str(recipe.parent), "family": None, "state": "damaged", "step": None}
+        row["bits_per_byte"] = None
+        try:
+            row |= _listed(Run(recipe.parent))
+        except UserError as error:  # the others are listed all the same
+            notes.append(error.what)
+        rows.append(row)
+    return {"rows": rows, "notes": notes if rows else [f"no runs in {folder}"]}
+
+
+def _listed(run: Run) -> dict[str, Any]:
+    status = run.status()
+    with files.understood(run.recipe):
+        out = {"family": config.read_toml(run.recipe)["model"]["kind"], "state": status.state, "step": status.step}
+    if status.state == "finished":
+        with files.understood(run.model / LINEAGE):
+            out["bits_per_byte"] = results(run)["validation"]["bits_per_byte"]
+    return out
 
 
 def results(run: Run) -> dict[str, Any]:
     """What the finished run found. Raises UserError when it has no model yet or the model's folder is damaged."""
     model = find(run.folder)
     files.verify(model)
-    return dict(files.read_json(model / LINEAGE)["results"])
+    with files.understood(model / LINEAGE):
+        return dict(files.read_json(model / LINEAGE)["results"])
 
 
 def show_run(run: Path | str) -> dict[str, Any]:
@@ -51,13 +58,15 @@ def show_run(run: Path | str) -> dict[str, Any]:
     out: dict[str, Any] = {"run": str(opened.folder), "state": status.state}
     if status.owner:
         out["owner"] = status.owner
-    out |= {"step": status.step, "checkpoints": status.checkpoints, "model": recipe["model"]}
-    if recipe["model"]["kind"] != "ngram":
-        out |= {"train": recipe["train"], "resolved": recipe.get("resolved")}
+    with files.understood(opened.recipe):
+        out |= {"step": status.step, "checkpoints": status.checkpoints, "model": recipe["model"]}
+        if recipe["model"]["kind"] != "ngram":
+            out |= {"train": recipe["train"], "resolved": recipe.get("resolved")}
     if status.state == "finished":
         found = results(opened)
-        out |= {key: found[key] for key in ("parameters", "tokens", "validation") if key in found}
-        out["baselines"] = {name: figures["bits_per_byte"] for name, figures in found["baselines"].items()}
+        with files.understood(opened.model / LINEAGE):
+            out |= {key: found[key] for key in ("parameters", "tokens", "validation") if key in found}
+            out["baselines"] = {name: figures["bits_per_byte"] for name, figures in found["baselines"].items()}
     return out
 
 
@@ -72,24 +81,26 @@ def compare_runs(runs: Sequence[Path | str]) -> dict[str, Any]:
     for folder in runs:
         run = Run.open(Path(folder))
         found = results(run)
-        prints = files.read_json(find(run.folder) / LINEAGE)["fingerprints"]
         name = run.folder.resolve().name
         name = name if name not in named else str(run.folder)
         named.add(name)
-        rows.append(_row(name, found["family"], prints, found["validation"], parameters=found["parameters"]))
-        for baseline, figures in found["baselines"].items():
-            if baseline not in named:
-                named.add(baseline)
-                rows.append(_row(baseline, baseline, prints, figures, baseline=True))
+        with files.understood(run.model / LINEAGE):
+            prints = {key: str(value) for key, value in files.read_json(run.model / LINEAGE)["fingerprints"].items()}
+            of_model = found["validation"] | {"parameters": found["parameters"]}
+            rows.append(_row(name, str(found["family"]), prints, of_model))
+            for baseline, figures in found["baselines"].items():
+                if baseline not in named:
+                    named.add(baseline)
+                    rows.append(_row(baseline, baseline, prints, figures, baseline=True))
     return {**compare(rows), "failed": shortfalls(rows)}
 
 
-def _row(name: str, family: str, prints: dict[str, str], figures: dict[str, Any], **more: Any) -> Row:
-    known: dict[str, Any] = {key: figures.get(key) for key in ("tokens", "reason", "bits_per_byte", "perplexity")}
-    for key in ("bits_per_byte", "perplexity"):
-        known[key] = None if known[key] is None else float(known[key])  # also of the text "Infinity"
+def _row(name: str, family: str, prints: dict[str, str], figures: dict[str, Any], baseline: bool = False) -> Row:
+    kinds = {"bits_per_byte": float, "perplexity": float, "tokens": int, "parameters": int, "reason": str}
+    known: dict[str, Any] = {key: figures.get(key) for key in kinds}  # a number may be the text "Infinity"
+    known = {key: None if value is None else kinds[key](value) for key, value in known.items()}
     tokenizer = prints["tokenizer"] if known["perplexity"] is not None else None
-    return Row(name, family, prints["data.validation"], tokenizer, **known, **more)
+    return Row(name, family, prints["data.validation"], tokenizer, **known, baseline=baseline)
 
 
 def plot_runs(runs: Sequence[Path | str], out: Path | str) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from idiolect import track
+from idiolect import files, track
 from idiolect.decode.generate import complete
 from idiolect.decode.settings import DecodeSettings
 from idiolect.errors import UserError
@@ -81,9 +81,10 @@ class Watched:
         where = f"checkpoint step-{snapshot.step}"
         checkpoint.check_tensors(snapshot.model, self.model.state_dict(), where)
         self.model.load_state_dict(snapshot.model)
-        self.optimizer.load_tensors(snapshot.optimizer)
-        for name, part in self.remembering.items():
-            part.load_state(snapshot.memory[name])
+        with files.understood(self.run.checkpoint(snapshot.step)):
+            self.optimizer.load_tensors(snapshot.optimizer)
+            for name, part in self.remembering.items():
+                part.load_state(snapshot.memory[name])
         self.step = self.saved = snapshot.step
         checkpoint.prune(self.run, self.recipe.checkpoint.keep, snapshot.step)
         say(f"going on from {where}")

@@ -160,10 +160,10 @@ def _paragraphs(units: Iterable[str], path: Path) -> Iterator[str]:
 
 
 def _rows(path: Path, rows: Iterable[Any], field: str, max_bad: float) -> Iterator[Document]:
-    """The documents of rows: mappings, or a text saying why the row could not be read."""
+    """The documents of rows: mappings, or a ValueError saying why the row could not be read."""
     bad, number, first = 0, -1, ""
     for number, row in enumerate(rows):
-        problem = row if isinstance(row, str) else _problem(row, field)
+        problem = str(row) if isinstance(row, ValueError) else _problem(row, field)
         if problem:
             bad += 1
             first = first or f"row {number + 1}: {problem}"
@@ -197,16 +197,16 @@ def _problem(row: Any, field: str) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[Any]:
-    """Each line's JSON value, or why it has none; blank lines are left out."""
+    """Each line's JSON value, or a ValueError: why it has none; blank lines are left out."""
     for line in lines(chunks(path), path, b"\n"):
         if not line.strip():
             continue
         try:
             yield json.loads(line, parse_constant=_refuse, object_pairs_hook=_once)
         except UnicodeDecodeError:
-            yield "not UTF-8"
+            yield ValueError("not UTF-8")
         except (ValueError, RecursionError) as error:
-            yield f"not JSON ({error})"
+            yield ValueError(f"not JSON ({error})")
 
 
 def _refuse(constant: str) -> Any:

@@ -6,9 +6,9 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
@@ -18,6 +18,8 @@ from idiolect.errors import UserError
 from idiolect.tokens import bytepairs, describe, folder, tables
 from idiolect.tokens.roles import Roles
 from idiolect.tokens.stream import TextStream
+
+T = TypeVar("T")
 
 STRETCH = 1 << 16
 """Characters after which a long text is cut for encoding, where that cannot change its tokens."""
@@ -34,6 +36,18 @@ def stretches(text: str, cut: str) -> Iterator[str]:
         yield text[start : found.start()]
         start = found.start()
     yield text[start:]
+
+
+def _asked(act: Callable[[], T]) -> T:
+    """What the library answers; its refusals, panics included, become a UserError (half a surrogate is a TypeError)."""
+    try:
+        return act()
+    except (TypeError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # a panic in Rust is no Exception
+        raise UserError(
+            f"this tokenizer cannot do that: {error}", "use a tokenizer that knows a token for it"
+        ) from None
 
 
 class Tokenizer:
@@ -133,7 +147,7 @@ class Tokenizer:
         return bytepairs.encoder(self._spec)
 
     def _by_library(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        encodings = self._native.encode_batch_fast(texts, add_special_tokens=False)
+        encodings = _asked(lambda: self._native.encode_batch_fast(texts, add_special_tokens=False))
         rows = [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
         return np.concatenate([*rows, np.empty(0, dtype=np.uint32)]), np.array([*map(len, rows)], dtype=np.int64)
 
@@ -165,7 +179,8 @@ class Tokenizer:
     def _spelled(self, control: int) -> list[int]:
         """The text of a control token in tokens that steer nothing."""
         if self.kind not in ("word", "wordpiece"):
-            spelled = [t.id for character in self.vocabulary[control] for t in self._native.model.tokenize(character)]
+            tokenize = self._native.model.tokenize
+            spelled = _asked(lambda: [t.id for character in self.vocabulary[control] for t in tokenize(character)])
             if not self._control[spelled].any():
                 return spelled
         return [] if self.unknown_id is None else [self.unknown_id]
@@ -175,7 +190,7 @@ class Tokenizer:
         array = self._checked(ids)
         if self._bytes is not None:
             return b"".join(map(self._bytes.__getitem__, array.tolist())).decode("utf-8", "replace")
-        return self._native.decode(array[~self._hidden[array]].tolist())
+        return _asked(lambda: self._native.decode(array[~self._hidden[array]].tolist()))
 
     def _checked(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """ids as int64 [T]. Raises UserError for one that is no id of this tokenizer."""
@@ -206,7 +221,7 @@ class Tokenizer:
             return 0.0
         words = unknown = 0
         for stretch in stretches(text, self._cut):
-            encoding = self._native.encode(stretch, add_special_tokens=False)
+            encoding = _asked(lambda stretch=stretch: self._native.encode(stretch, add_special_tokens=False))
             words += len(set(encoding.word_ids))
             unknown += encoding.ids.count(self.unknown_id)
         return unknown / words if words else 0.0

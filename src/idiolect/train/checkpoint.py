@@ -6,7 +6,6 @@ the folder appears by one rename once all of it is on disk. What was damaged sin
 
 from __future__ import annotations
 
-import json
 import platform
 import warnings
 from collections.abc import Mapping, Sequence
@@ -224,13 +223,14 @@ def _read(folder: Path, step: int) -> Snapshot:
     try:
         model = load_file(folder / "model.safetensors")
         optimizer = load_file(folder / "optimizer.safetensors")
-        state = json.loads((folder / "state.json").read_bytes())
     except (OSError, SafetensorError) as error:
         raise files.Damaged(f"{folder} cannot be read: {error}", "restore it from a copy") from error
-    changes = differences(state["environment"], environment())
+    state = files.read_json(folder / "state.json")
+    with files.understood(folder / "state.json"):
+        memory, about, changes = state["memory"], dict(state["about"]), differences(state["environment"], environment())
     if changes:
         warnings.warn(f"not bit-exact: {'; '.join(changes)}", stacklevel=3)
-    return Snapshot(step, model, optimizer, state["memory"], state["about"])
+    return Snapshot(step, model, optimizer, memory, about)
 
 
 def _set_aside(folder: Path, mark: str) -> None:
