@@ -169,3 +169,51 @@ def test_a_network_has_no_arpa_file(trained, capsys):
     capsys.readouterr()
     assert "n-gram" in refused(capsys, ["export", str(trained), "out.arpa", "--to", "arpa"])[0]
     assert "onnx" in refused(capsys, ["export", str(trained), "out", "--to", "onnx"])[0]
+
+
+def test_names_that_no_system_takes(trained, capsys):
+    capsys.readouterr()
+    long = "x" * 9999
+    assert "too long" in refused(capsys, ["runs", "show", long])[0]
+    assert "too long" in refused(capsys, ["score", str(trained), long, "--file"])[0]
+    assert "too long" in refused(capsys, ["export", str(trained), long])[0]
+
+
+def test_a_name_that_is_not_utf_8_is_printed_as_it_can_be(trained, capsys):
+    capsys.readouterr()
+    assert run(["export", str(trained), "out\udcff", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "out\udcff"
+
+
+def test_an_export_to_the_folder_one_is_in(trained, capsys, monkeypatch):
+    capsys.readouterr()
+    assert "lock" in refused(capsys, ["export", str(trained), str(trained)])[0]
+    (trained.parent / "empty").mkdir()
+    monkeypatch.chdir(trained.parent / "empty")
+    assert run(["export", str(trained), ""]) == 0
+    assert (trained.parent / "empty" / "config.json").exists()
+
+
+def test_one_damaged_run_does_not_hide_the_others(trained, capsys):
+    (trained.parent / "other").mkdir()
+    (trained.parent / "other" / "recipe.toml").write_text("model = 3")
+    capsys.readouterr()
+    assert run(["runs", "list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {row["run"]: row["state"] for row in found["rows"]} == {"other": "damaged", "run": "finished"}
+    assert len(found["notes"]) == 1 and "other/recipe.toml" in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plan.json", "{}"),
+        ("plan.json", "[1]"),
+        ("plan.json", '{"fingerprints": 3}'),
+        ("metrics.jsonl", '{"step": "x"}'),
+    ],
+)
+def test_what_a_run_goes_on_with_is_not_what_it_wrote(trained, capsys, name, text):
+    (trained / name).write_text(text)
+    capsys.readouterr()
+    assert name in refused(capsys, ["resume", str(trained)])[0]

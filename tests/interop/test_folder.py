@@ -323,6 +323,27 @@ def test_nothing_points_outside(foreign, tmp_path):
         load(foreign)
 
 
+@pytest.mark.parametrize("name", ["x" * 9999, "a\0b"])
+def test_names_that_no_file_can_have(foreign, name):
+    os.unlink(foreign / "model.safetensors")
+    (foreign / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"model.norm.weight": name}}))
+    with pytest.raises(UserError, match="no name of a file"):
+        load(foreign)
+
+
+@pytest.mark.parametrize("ids", [[0, 1, "2"], [0, 1, 2**70], [-1, 1, 2], [0, True, 2], [0, 1], 7, None])
+def test_special_ids_that_are_none(tmp_path, ids):
+    documents = type("Documents", (), {"ids": torch.arange(2, 9).numpy(), "offsets": torch.tensor([0, 7]).numpy()})
+    model = NGram(NGramSettings(order=2), 11, begin_id=0, end_id=0, pad_id=1).fit(documents)
+    save(tmp_path / "model", model, None, {})
+    for name in (files.MANIFEST, "lineage.json"):
+        os.unlink(tmp_path / "model" / name)
+    assert load(tmp_path / "model").model.symbols.end == 0
+    edit(tmp_path / "model", special_ids=ids)
+    with pytest.raises(UserError, match="holds no whole n-gram model"):
+        load(tmp_path / "model")
+
+
 def test_pickles_integers_and_code_are_left_alone(foreign):
     edit(foreign, auto_map={"AutoModelForCausalLM": "evil.Model"})
     (foreign / "evil.py").write_text("raise SystemExit('this must never run')")

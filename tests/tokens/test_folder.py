@@ -127,6 +127,14 @@ def test_a_sentencepiece_shaped_tokenizer(tmp_path: Path) -> None:
     assert (tokenizer.end_id, tokenizer.pad_id, tokenizer.begin_id) == (1, 0, 1)
 
 
+def test_what_the_vocabulary_cannot_say_is_a_user_error(tmp_path: Path) -> None:
+    native = Native(models.Unigram([("a", -1.0), ("b", -1.0)], unk_id=None))
+    tokenizer = Tokenizer.load(saved(native, tmp_path))
+    assert tokenizer.pieces(tokenizer.encode("ab")) == ["a", "b"]
+    with pytest.raises(UserError, match="unknown token"):
+        tokenizer.encode("abc")
+
+
 @pytest.mark.parametrize("make", [bert, sentencepiece_like])
 def test_ids_are_those_of_transformers(make: Callable[[Path], Path], tmp_path: Path) -> None:
     ours, theirs = Tokenizer.load(make(tmp_path)), PreTrainedTokenizerFast.from_pretrained(tmp_path)

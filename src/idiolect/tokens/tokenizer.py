@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -221,7 +222,7 @@ class Tokenizer:
             return 0.0
         words = unknown = 0
         for stretch in stretches(text, self._cut):
-            encoding = _asked(lambda stretch=stretch: self._native.encode(stretch, add_special_tokens=False))
+            encoding = _asked(partial(self._native.encode, stretch, add_special_tokens=False))
             words += len(set(encoding.word_ids))
             unknown += encoding.ids.count(self.unknown_id)
         return unknown / words if words else 0.0
