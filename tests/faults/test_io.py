@@ -113,8 +113,8 @@ def expected(server, tmp_path_factory):
     return targets.result(folder)
 
 
-def killed_at(server, folder, step):
-    fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": f"hang@step-{step}:placed"}
+def killed_at(server, folder, point):
+    fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": f"hang@{point}"}
     assert server.run(TARGETS, "tiny", folder, environment=fault).hung
 
 
@@ -126,7 +126,7 @@ def assert_refused(ended):
 @pytest.mark.slow
 def test_a_limit_on_file_sizes_ends_with_exit_4_and_the_run_can_go_on(server, tmp_path, expected):
     folder = tmp_path / "run"
-    killed_at(server, folder, 12)
+    killed_at(server, folder, "step-12:placed")
     before = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert_refused(server.run(TARGETS, "tiny_with_limit", folder, 2500))
     assert set(Run(folder).steps()) <= {int(name.removeprefix("step-")) for name in before if name[0] == "s"}
@@ -153,7 +153,7 @@ def small_disk(tmp_path):
 @pytest.mark.timeout(120)
 def test_a_full_disk_ends_with_exit_4_and_the_run_can_go_on(small_disk, tmp_path, expected):
     server, place = small_disk
-    killed_at(server, place / "run", 12)
+    killed_at(server, place / "run", "step-15:write")  # where no older checkpoint is left to make room
     assert server.run(TARGETS, "fill", place / "ballast").code == 0
     assert_refused(server.run(TARGETS, "tiny", place / "run"))
     assert server.run(TARGETS, "assert_whole", place / "run", 12).code == 0
