@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from idiolect import devices
-from idiolect.cache import cache_folder
+from idiolect import devices, files
+from idiolect.cache import cache_folder, only_writer
+from idiolect.errors import UserError
 
 FLAGS = (
     *("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"),
@@ -28,8 +28,9 @@ def load(source: Path) -> ctypes.CDLL | None:
     """The functions of a C++ file; None, with one line on stderr, where it cannot be compiled.
 
     The first call on a machine compiles it (about two seconds) and keeps the result, under the hash of everything it
-    depends on, in the cache folder; two processes may do so at once. torch's own loader of extensions would need ninja
-    and half a minute for torch's headers; these files have a C interface of pointers and need none.
+    depends on, in the cache folder; one that was damaged since is compiled again, as it would run. torch's own loader
+    of extensions would need ninja and half a minute for torch's headers; these files have a C interface of pointers
+    and need none.
     """
     compiler = devices.compiler()
     if compiler is None:
@@ -39,12 +40,9 @@ def load(source: Path) -> ctypes.CDLL | None:
         parts = sorted(source.parent.glob("*.h"))  # what the file may include
         about = [*(part.read_bytes() for part in (source, *parts)), " ".join(FLAGS).encode(), version]
         about.append(devices.processor().encode())
-        name = f"{source.stem}-{hashlib.sha256(b'|'.join(about)).hexdigest()[:16]}.so"
-        target = folder() / name
-        if not target.exists():
-            _compile(compiler, source, target)
-        return ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError) as error:
+        name = f"{source.stem}-{hashlib.sha256(b'|'.join(about)).hexdigest()[:16]}"
+        return ctypes.CDLL(str(kept(folder() / name, lambda made: _compile(compiler, source, made))))
+    except (OSError, subprocess.SubprocessError, UserError) as error:
         said = getattr(error, "stderr", None) or str(error).encode()
         line = said.decode("utf-8", "replace").strip().splitlines()[0]
         print(f"{source.name} was not compiled; slower ways take its place: {line}", file=sys.stderr)
@@ -56,11 +54,28 @@ def folder() -> Path:
     return cache_folder() / "native"
 
 
+def kept(target: Path, compiled: Callable[[Path], None]) -> Path:
+    """The whole library in the folder `target`, which `compiled` makes when it is missing or damaged."""
+    library = target / "kernel.so"
+    if not _stands(target):
+        with only_writer(target.parent):
+            if not _stands(target):  # no other process did it while this one waited
+                files.sweep(target.parent)
+                if target.is_dir():
+                    files.remove_folder(target)
+                with files.new_folder(target) as new:
+                    compiled(new / library.name)
+    return library
+
+
+def _stands(target: Path) -> bool:
+    try:
+        files.verify(target)
+    except UserError:
+        return False
+    return True
+
+
 def _compile(compiler: str, source: Path, target: Path) -> None:
-    """Compiles aside, then moves into place: a reader never meets half a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-        made = Path(aside) / target.name
-        command = [compiler, *FLAGS, "-o", str(made), str(source)]
-        subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)
-        os.replace(made, target)
+    command = [compiler, *FLAGS, "-o", str(target), str(source)]
+    subprocess.run(command, capture_output=True, check=True, timeout=SECONDS)

@@ -1,4 +1,6 @@
+import os
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -420,7 +422,7 @@ def source(folder, text='extern "C" int answer() { return 42; }'):
 @needs_compiler
 def test_a_kernel_is_compiled_once_and_anew_when_its_source_changes(fresh):
     assert native.load(source(fresh)).answer() == 42
-    made = list((fresh / "cache" / "native").iterdir())
+    made = list((fresh / "cache" / "native").glob("small-*/kernel.so"))
     assert len(made) == 1
     before = made[0].stat().st_mtime_ns
     native.load.cache_clear()
@@ -435,7 +437,20 @@ def test_what_does_not_compile_is_said_in_one_line_and_leaves_nothing(fresh, cap
     assert native.load(source(fresh, "this is no C++")) is None
     said = capsys.readouterr().err
     assert said.startswith("small.cpp was not compiled; ") and len(said.splitlines()) == 1
-    assert list((fresh / "cache" / "native").iterdir()) == []
+    assert [path.name for path in (fresh / "cache" / "native").iterdir()] == ["lock"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", [b"", b"no library"])
+def test_a_kernel_that_was_damaged_is_compiled_again(fresh, damage):
+    path = source(fresh)
+    made = Path(native.load(path)._name)
+    whole = made.read_bytes()
+    os.unlink(made)  # which is still mapped
+    made.write_bytes(damage)
+    native.load.cache_clear()
+    assert native.load(path).answer() == 42
+    assert made.read_bytes() == whole
 
 
 def test_without_a_compiler_there_is_nothing_to_call(fresh, monkeypatch):
