@@ -254,6 +254,15 @@ def test_truncating_keeps_the_lines_up_to_the_step(run):
     assert run.read_metrics() == [{"step": 0}, {"step": 10}, {"step": 20}, {"note": "no step"}]
 
 
+@pytest.mark.parametrize("bad", ["\0" * 9, '{"step": 3, "lo', '{"step": 3, "lo\0\0\0'])
+def test_what_a_power_cut_left_of_lines_after_the_last_checkpoint_is_no_obstacle(run, bad):
+    run.metrics.write_text(f'{{"step": 1}}\n{{"step": 2}}\n{bad}\n{{"step": 4}}\n')
+    with pytest.raises(UserError, match="metrics.jsonl:3"):
+        run.truncate_metrics(4)
+    run.truncate_metrics(2)
+    assert run.read_metrics() == [{"step": 1}, {"step": 2}]
+
+
 def test_a_line_that_cannot_be_written_leaves_no_half_of_it(run, monkeypatch):
     run.append_metrics({"step": 1})
     real, calls = os.write, []

@@ -195,9 +195,11 @@ class Run:
                 os.close(handle)
             self._renew()
 
-    def read_metrics(self) -> list[dict[str, Any]]:
+    def read_metrics(self, until: int | None = None) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a torn end (the writer was killed) is left out.
 
+        So is, when only the steps up to `until` are wanted, any bad line that none of those follows: lines after the
+        last checkpoint were not flushed, and a power cut may leave zeros between them.
         Raises UserError naming the line when there is a bad one with a good one after it, or one whose step is none.
         """
         with files.reading(self.metrics):
@@ -210,9 +212,9 @@ class Run:
                 raise UserError(f"{self.metrics}:{number}: its step is no number", "mend or remove that line")
             if value is not None and bad is None:
                 out.append(value)
-            elif value is not None:
+            elif value is not None and (until is None or value.get("step", 0) <= until):
                 raise UserError(f"{self.metrics}:{bad} is not a JSON object", "mend or remove that line")
-            elif line:
+            elif value is None and line:
                 bad = bad or number
         return out
 
@@ -221,7 +223,7 @@ class Run:
 
         Figures named `final.…` belong to a run's end, which a run that goes on has before it.
         """
-        lines = self.read_metrics()
+        lines = self.read_metrics(until=step)
         kept = [v for v in lines if v.get("step", 0) <= step and not any(key.startswith("final.") for key in v)]
         text = "".join(json.dumps(values, ensure_ascii=False) + "\n" for values in kept)
         files.write_text(self.metrics, text)

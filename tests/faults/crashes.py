@@ -7,9 +7,11 @@ may also be empty, cut short or full of zeros. (A rename and a swap are one oper
 """
 
 import contextlib
+import itertools
 import os
 import random
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,7 @@ class Recorder:
             if entry.is_dir():
                 self._scan(child, Path(entry.path))
             elif (content := Path(entry.path).read_bytes()) != self.disk.nodes[child].content:
-                self._add("write", child, content, self.disk.nodes[child].content)
+                self._add("write", child, content)
 
     def _place(self, path: Any, dir_fd: int | None = None) -> tuple[int, str] | None:
         """(number of the folder, name) of a path below the root."""
@@ -154,9 +156,9 @@ class Recorder:
 
     def _rename(self, source: Any, target: Any) -> None:
         self.scan()
+        self.real["rename"](source, target)
         (number, old), (other, new) = self._place(source), self._place(target)
         assert number == other, "a rename between folders is two operations"
-        self.real["rename"](source, target)
         self._add("rename", number, old, new)
 
     _replace = _rename
@@ -194,31 +196,60 @@ class State:
 
     tree: dict[str, bytes | None]
     promised: Any
+    case: "Case"
+
+
+@dataclass
+class Case:
+    """A crash after so many operations, of which some never reached the disk and some only in part."""
+
     after: int
-    lost: tuple[int, ...]
+    lost: frozenset[int]
+    torn: dict[int, bytes]
 
 
-def states(recorder: Recorder, draw: random.Random, choices: int) -> list[State]:
-    """The states of a crash after each operation: the telling ones, and `choices` drawn ones each.
+def states(recorder: Recorder, draw: random.Random, wanted: int) -> Iterator[State]:
+    """`wanted` different states: at most half are the telling ones of a crash after each operation, the rest drawn."""
+    seen: set[int] = set()
+    doubles = 0
+    first = [*telling(recorder.operations)]
+    draw.shuffle(first)
+    for case in itertools.chain(first[: wanted // 2], drawn(recorder.operations, draw)):
+        promised = next((value for where, value in reversed(recorder.acknowledged) if where <= case.after), None)
+        tree = replay(recorder.operations[: case.after], case)
+        if (key := hash((promised, *tree.items()))) in seen:
+            doubles += 1
+            assert doubles < 100 * wanted, f"there are but {len(seen)} states"
+            continue
+        seen.add(key)
+        yield State(tree, promised, case)
+        if len(seen) == wanted:
+            return
 
-    Telling: all undecided operations lost, none, one of the last RECENT alone, all but it, one torn.
-    """
-    found: dict[tuple[Any, ...], State] = {}
-    for after in range(len(recorder.operations) + 1):
-        promised = next((value for where, value in reversed(recorder.acknowledged) if where <= after), None)
-        operations = recorder.operations[:after]
-        pending = undecided(operations)
-        recent = pending[-RECENT:]
-        drawn = [tuple(i for i in pending if draw.random() < 0.5) for _ in range(choices)]
-        lost = [(), tuple(pending), *drawn, *((i,) for i in recent)]
-        lost += [tuple(j for j in pending if j != i) for i in recent]
-        cases: list[tuple[tuple[int, ...], Any]] = [(choice, None) for choice in lost]
-        cases += [((), tear) for i in recent for tear in tears(operations[i], i)]
-        cases += [(choice, tear) for choice in drawn for i in recent for tear in tears(operations[i], i)[:2]]
-        for choice, tear in cases:
-            tree = replay(operations, set(choice), tear)
-            found.setdefault((promised, *tree.items()), State(tree, promised, after, choice))
-    return list(found.values())
+
+def telling(operations: list[Operation]) -> Iterator[Case]:
+    """All undecided operations lost, none, one of the last RECENT alone, all but it, one torn."""
+    for after in range(len(operations) + 1):
+        pending = frozenset(undecided(operations[:after]))
+        yield Case(after, frozenset(), {})
+        yield Case(after, pending, {})
+        for i in sorted(pending)[-RECENT:]:
+            yield Case(after, frozenset({i}), {})
+            yield Case(after, pending - {i}, {})
+            for torn in tears(operations[:after], i):
+                yield Case(after, frozenset(), {i: torn})
+
+
+def drawn(operations: list[Operation], draw: random.Random) -> Iterator[Case]:
+    """Any choice of the undecided operations lost, any of the others torn anyhow, without end."""
+    pending = [undecided(operations[:after]) for after in range(len(operations) + 1)]
+    places = [after for after, some in enumerate(pending) if some]
+    while True:
+        after, share = draw.choice(places), draw.choice([0.1, 0.5, 0.9])
+        lost = frozenset(i for i in pending[after] if draw.random() < share)
+        writes = [i for i in pending[after] if i not in lost and operations[i].kind == "write"]
+        torn = {i: torn_anyhow(operations[:after], i, draw) for i in writes if draw.random() < 0.5}
+        yield Case(after, lost, torn)
 
 
 def undecided(operations: list[Operation]) -> list[int]:
@@ -233,22 +264,46 @@ def undecided(operations: list[Operation]) -> list[int]:
     return out[::-1]
 
 
-def tears(operation: Operation, i: int) -> list[tuple[int, bytes]]:
-    """How an unflushed write may look: none of it, cut in the middle, a byte short, zeros; appends keep what was."""
-    if operation.kind != "write":
+def parts(operations: list[Operation], i: int) -> tuple[bytes, bytes]:
+    """What of a written file is durable, where it was added to and flushed before; and the rest."""
+    node, content = operations[i].node, operations[i].arguments[0]
+    before, kept = b"", b""
+    for operation in operations[:i]:
+        if operation.node == node and operation.kind == "write":
+            before = operation.arguments[0]
+        elif operation.node == node and operation.kind == "flush":
+            kept = before
+    kept = kept if content.startswith(kept) else b""
+    return kept, content[len(kept) :]
+
+
+def tears(operations: list[Operation], i: int) -> list[bytes]:
+    """How an unflushed write may look: nothing of it, cut in the middle, a byte short, zeros."""
+    if operations[i].kind != "write":
         return []
-    content, before = operation.arguments
-    kept = before if content.startswith(before) else b""
-    new = content[len(kept) :]
-    return [(i, kept + part) for part in (b"", new[: len(new) // 2], new[:-1], bytes(len(new)))]
+    kept, new = parts(operations, i)
+    return [kept + part for part in (b"", new[: len(new) // 2], new[:-1], bytes(len(new)))]
 
 
-def replay(operations: list[Operation], lost: set[int], torn: tuple[int, bytes] | None) -> dict[str, bytes | None]:
+def torn_anyhow(operations: list[Operation], i: int, draw: random.Random) -> bytes:
+    """Cut at any byte, or any of its blocks full of zeros."""
+    kept, new = parts(operations, i)
+    if draw.random() < 0.5:
+        return kept + new[: draw.randrange(len(new) + 1)]
+    out, block = bytearray(new), draw.choice([8, 64, 512])
+    for start in range(0, len(out), block):
+        if draw.random() < 0.5:
+            out[start : start + block] = bytes(len(out[start : start + block]))
+    return kept + bytes(out)
+
+
+def replay(operations: list[Operation], case: Case) -> dict[str, bytes | None]:
+    """The disk after the operations, but for what the case says of them."""
     disk = Disk()
     for i, operation in enumerate(operations):
-        if torn and i == torn[0]:
-            disk.apply(Operation("write", operation.node, (torn[1], b"")))
-        elif i not in lost:
+        if i in case.torn:
+            disk.apply(Operation("write", operation.node, (case.torn[i],)))
+        elif i not in case.lost:
             if operation.node not in disk.nodes and operation.kind != "write":
                 continue  # in a folder that was never made
             disk.apply(operation)

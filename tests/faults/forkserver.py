@@ -116,8 +116,7 @@ def child(request, function):
     os.environ.update(request["environment"])
     code = 1
     try:
-        function(*request["arguments"])
-        code = 0
+        code = int(function(*request["arguments"]) or 0)
     except UserError as error:
         print(error)
         code = int(error.code)

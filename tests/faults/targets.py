@@ -6,15 +6,23 @@ import json
 import os
 import resource
 import shutil
+import time
 from pathlib import Path
 
 import torch
 
-from idiolect import files, seeds
+from idiolect import cli, files, native, runs, seeds
+from idiolect.data import packing, shards
 from idiolect.data.batch import Batch
+from idiolect.interop import folder as model_folder
+from idiolect.models.build import build
+from idiolect.models.settings import RecurrentSettings
+from idiolect.recipes import library, planning
+from idiolect.recipes.watch import Watched
 from idiolect.runs import Run
-from idiolect.testing import TinyModel
-from idiolect.train import checkpoint, objectives, optimisers, schedules
+from idiolect.testing import ByteTokenizer, TinyModel
+from idiolect.text.corpus import Corpus
+from idiolect.train import checkpoint, hooks, loop, objectives, optimisers, schedules
 from idiolect.train.loop import Memory, fit
 from idiolect.train.settings import Resolved, TrainSettings
 
@@ -83,6 +91,7 @@ def result(folder):
     """All of a finished run that must be the same bit for bit: every file of its checkpoints, and its metrics."""
     run = Run.open(Path(folder))
     out = {"metrics": run.metrics.read_bytes()}
+    out["checkpoints"] = sorted(path.name for path in run.checkpoints.glob("*"))
     for step in run.steps():
         files.verify(run.checkpoint(step))
         for path in sorted(run.checkpoint(step).iterdir()):
@@ -103,9 +112,21 @@ def with_torchs_own_draws(folder):
     tiny(folder)
 
 
-def tiny_with_limit(folder, size):
-    """No file may grow beyond so many bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+def without_memory(folder):
+    """A mutant that forgets what the loop remembers."""
+    Memory.load_state = lambda self, state: None
+    tiny(folder)
+
+
+def with_doubled_metrics(folder):
+    """A mutant that leaves the lines of the steps it does again."""
+    Run.truncate_metrics = lambda self, step: None
+    tiny(folder)
+
+
+def without_lock(folder):
+    """A mutant that believes to have locked what another has."""
+    runs._flock = lambda handle, kind, tries=1: True
     tiny(folder)
 
 
@@ -156,34 +177,68 @@ SMALL = [
 ]
 
 
-def train(folder, kind):
-    """`train` where there is no run yet, `resume` where there is one; the cache of shards is the run's own."""
-    from idiolect import api
-    from idiolect.recipes import library
-
-    folder = Path(folder)
+def text_of(folder):
+    """Some real text beside a run's folder, the same for every run there."""
     text = folder.parent / "text.jsonl"
     if not text.exists():
         lines = [json.dumps({"text": text[:500]}) for text in itertools.islice(library.documents(), 40)]
         files.write_text(text, "\n".join(lines))
-    os.environ["IDIOLECT_CACHE"] = f"{folder}-cache"
-    if (folder / "recipe.toml").exists():
-        api.resume(folder)
-        return
+    return text
+
+
+def own_cache(folder):
+    """A run's cache of shards is its own; compiled kernels are everybody's."""
+    cache, common = Path(f"{folder}-cache"), native.folder()
+    os.environ["IDIOLECT_CACHE"] = str(cache)
+    cache.mkdir(exist_ok=True)
+    if not (cache / "native").is_symlink():
+        common.mkdir(parents=True, exist_ok=True)
+        (cache / "native").symlink_to(common)
+
+
+def arguments(folder, kind, *overrides):
+    """What `idiolect` is called with to train a small model."""
     settings = [key for key in SMALL if kind != "ngram" or not key.startswith("model.")]
-    api.train("gpt", [f"data.train={text}", f"model.kind={kind}", *settings], folder)
+    return ["train", "gpt", f"data.train={text_of(folder)}", f"model.kind={kind}", *settings, *overrides, "-o", folder]
 
 
-def lstm(folder):
-    train(folder, "lstm")
+def train(folder, kind, *overrides):
+    """`train` where there is no run yet, `resume` where there is one."""
+    folder = Path(folder)
+    begun = (folder / "recipe.toml").exists()
+    return idiolect(folder, *(["resume", folder] if begun else arguments(folder, kind, *overrides)))
 
 
-def decoder(folder):
-    train(folder, "decoder")
+def idiolect(folder, *arguments):
+    """The command line, with the cache of the run in `folder`; IDIOLECT_MUTANT names what is taken away before."""
+    own_cache(folder)
+    if mutant := os.environ.get("IDIOLECT_MUTANT"):
+        MUTANTS[mutant]()
+    return cli.run([*map(str, arguments)])
 
 
-def ngram(folder):
-    train(folder, "ngram")
+def idiolect_with_limits(folder, size, memory, *arguments):
+    """The same, where no file grows beyond `size` bytes and no more than `memory` bytes are given besides."""
+    if int(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(size), int(size)))
+    if int(memory):
+        most = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + int(memory)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    return idiolect(folder, *arguments)
+
+
+def idiolect_unplanned_with_limits(folder, *arguments):
+    """The same, where the plan believes that all will fit."""
+    planning.check_fits = lambda *what, **more: None
+    return idiolect_with_limits(folder, *arguments)
+
+
+def idiolect_with_a_mad_clock(folder, *arguments):
+    """The same, where the clock goes back two hours whenever it is read."""
+    real = time.time
+    reads = itertools.count()
+    time.time = lambda: real() - 7200 * next(reads)
+    return idiolect(folder, *arguments)
 
 
 def trained(folder):
@@ -191,6 +246,7 @@ def trained(folder):
     run = Run.open(Path(folder))
     files.verify(run.model)
     out = {name: (run.model / name).read_bytes() for name in ("model.safetensors", "tokenizer.json", "config.json")}
+    out["checkpoints"] = sorted(path.name for path in run.checkpoints.glob("*"))
     for step in run.steps():
         files.verify(run.checkpoint(step))
         for name in ("model.safetensors", "optimizer.safetensors"):
@@ -198,3 +254,75 @@ def trained(folder):
     told = ("step", "loss", "norm", "sample", "validation.loss", "final.loss", "final.bits_per_byte")
     out["metrics"] = [{key: line[key] for key in told if key in line} for line in run.read_metrics()]
     return out
+
+
+def unchecked_numbers():
+    loop._check_losses = loop._check_gradients = lambda *values: None
+    checkpoint._check_finite = lambda snapshot: None
+
+
+def by_date():
+    steps = Run.steps
+    Run.steps = lambda self: sorted(steps(self), key=lambda step: self.checkpoint(step).stat().st_mtime)
+
+
+def unheeded():
+    hooks.stop_on_signals = lambda: contextlib.nullcontext(lambda step: None)
+
+
+MUTANTS = {
+    "checkpoints are not compared with their hashes": lambda: setattr(files, "_problem", lambda *what: None),
+    "fingerprints are not compared": lambda: setattr(checkpoint, "check_unchanged", lambda *what: []),
+    "versions are not compared": lambda: setattr(checkpoint, "differences", lambda *what: []),
+    "checkpoints are ordered by date": by_date,
+    "durations are taken from the calendar": lambda: setattr(time, "perf_counter", lambda: time.time()),
+    "memory errors are not explained": lambda: setattr(
+        loop, "memory_errors_explained", lambda *what: contextlib.nullcontext()
+    ),
+    "numbers are not checked": unchecked_numbers,
+    "losses are not watched": lambda: setattr(Memory, "watch", lambda *what: None),
+    "nothing is kept aside": lambda: setattr(Watched, "save_aside", lambda *what: None),
+    "errors of the disk are not told as such": lambda: setattr(
+        files, "writing", lambda target: contextlib.nullcontext()
+    ),
+    "signals are not heeded": unheeded,
+}
+"""What keeps a promise, taken away (see test_longruns.py)."""
+
+
+# What is made in one go
+
+
+def tokenizer(folder):
+    """`tokenizer train`."""
+    return idiolect(folder, "tokenizer", "train", text_of(Path(folder)), "--out", folder, "--size", 300)
+
+
+def encoded(folder):
+    """Shards of six parts, with the rows for a context of 64, in the cache `folder`."""
+    shards.PART_SIZE = 4096
+    made = shards.encode(Corpus([text_of(Path(folder))]), ByteTokenizer(), cache=Path(folder))
+    packing.packing(made, 64)
+
+
+def exported(folder):
+    """`export` of a model, to a folder of the same kind."""
+    model = Path(folder).parent / "model"
+    if not model.exists():
+        model_folder.save(model, build(RecurrentSettings(kind="lstm", width=9, context=8), 300, seed=1), None, {})
+    return idiolect(folder, "export", model, folder)
+
+
+def as_arpa(folder):
+    """`export --to arpa` of an n-gram, to a file."""
+    run = Path(folder).parent / "ngram"
+    if not (run / "model").exists():
+        train(run, "ngram", "tokenizer.kind=word")
+    return idiolect(folder, "export", run, folder, "--to", "arpa")
+
+
+def made(path):
+    """Every file below a folder, or the one file."""
+    path = Path(path)
+    found = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if p.is_file() and p.name != "lock"]
+    return {str(p.relative_to(path)): p.read_bytes() for p in found}

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import crashes
 import pytest
+from sizes import CHANGE, SIZES, at_each_size
 from writers import WRITERS
 
 from idiolect import files
 from idiolect.train import checkpoint
 
 
-def record(writer, root, drop=""):
+def recorded(writer, root, drop=""):
     root.mkdir()
     with crashes.Recorder(root, drop) as recorder:
         for version in writer.versions:
@@ -23,14 +24,13 @@ def record(writer, root, drop=""):
     return recorder
 
 
-def wrong(writer, recorder, folder, *, choices=8, seed=0, until=None):
+def wrong(writer, recorder, folder, wanted, *, seed=0, until=None):
     """(number of states tried, those whose reader finds less than was promised or what was never written).
 
     Stops at the first one that tells `until`.
     """
-    bad = []
-    found = crashes.states(recorder, random.Random(seed), choices)
-    for number, state in enumerate(found, start=1):
+    bad, number = [], 0
+    for number, state in enumerate(crashes.states(recorder, random.Random(seed), wanted), start=1):
         crashes.lay_out(state.tree, folder)
         try:
             version = writer.read(folder)
@@ -39,12 +39,12 @@ def wrong(writer, recorder, folder, *, choices=8, seed=0, until=None):
         else:
             promised = state.promised or 0
             problem = "" if promised <= version <= max(writer.versions) else f"{version}, not {promised}"
-        if problem:
-            bad.append(f"after operation {state.after}, {state.lost} lost: {problem}")
-            if until is not None and until in problem:
-                return number, bad
         shutil.rmtree(folder)
-    return len(found), bad
+        if problem:
+            bad.append(f"{state.case}: {problem}")
+            if until is not None and until in problem:
+                break
+    return number, bad
 
 
 @pytest.fixture
@@ -61,34 +61,23 @@ def no_swap(monkeypatch):
     monkeypatch.setattr(files, "_swap", lambda one, other: False)
 
 
-CASES = [*((name, None) for name in WRITERS), *((name, no_swap) for name in ("Folder", "Checkpoints", "Model"))]
+CASES = {name: (name, None) for name in WRITERS}
+CASES |= {f"{name}, renamed twice": (name, no_swap) for name in ("Folder", "Checkpoints", "Model")}
 
 
 @pytest.mark.slow
-def test_no_power_cut_loses_what_was_saved_or_shows_what_was_not(monkeypatch, root):
-    total = 0
-    for name, prepare in CASES:
-        with monkeypatch.context() as patch:
-            if prepare:
-                prepare(patch)
-            number, bad = wrong(WRITERS[name], record(WRITERS[name], root / "recorded"), root / "state")
-        assert bad[:3] == [], name
-        print(f"{name}{' renamed twice' if prepare else ''}: {number} states")
-        total += number
-        shutil.rmtree(root / "recorded")
-    assert total >= 3000
-
-
-@pytest.mark.nightly
-@pytest.mark.parametrize(("name", "prepare"), CASES)
-def test_no_power_cut_at_length(monkeypatch, root, name, prepare):
+@at_each_size
+@pytest.mark.parametrize("case", CASES)
+def test_no_power_cut_loses_what_was_saved_or_shows_what_was_not(monkeypatch, root, record, case, size):
+    name, prepare = CASES[case]
     if prepare:
         prepare(monkeypatch)
-    seed = int.from_bytes(os.urandom(4))
-    recorder = record(WRITERS[name], root / "recorded")
-    number, bad = wrong(WRITERS[name], recorder, root / "state", choices=200, seed=seed)
-    print(f"seed {seed}: {number} states")
-    assert bad[:3] == []
+    seed = 1 if size == CHANGE else int.from_bytes(os.urandom(4))
+    operations = recorded(WRITERS[name], root / "recorded")
+    number, bad = wrong(WRITERS[name], operations, root / "state", SIZES["crash states"][size], seed=seed)
+    record("crash states", case, states=number, operations=len(operations.operations), wrong=len(bad))
+    assert bad[:3] == [], f"seed {seed}"
+    assert number == SIZES["crash states"][size]
 
 
 # The enumeration is worth what it catches
@@ -151,10 +140,11 @@ MUTANTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_writer_that_cuts_a_corner_is_caught(monkeypatch, root, name):
+def test_a_writer_that_cuts_a_corner_is_caught(monkeypatch, root, record, name):
     writer, drop, mutate, problem = MUTANTS[name]
     if mutate:
         mutate(monkeypatch)
-    recorder = record(WRITERS[writer], root / "recorded", drop)
-    number, bad = wrong(WRITERS[writer], recorder, root / "state", choices=1, until=problem)
+    operations = recorded(WRITERS[writer], root / "recorded", drop)
+    number, bad = wrong(WRITERS[writer], operations, root / "state", SIZES["crash states"][CHANGE], until=problem)
     assert any(problem in line for line in bad), bad[:3]
+    record("mutants", name, caught_by=f"{problem!r} in state {number}")

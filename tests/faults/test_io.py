@@ -1,5 +1,6 @@
 """Every operation of every writer is made to fail once: a UserError, the old intact, nothing half-written."""
 
+import contextlib
 import errno
 import json
 import os
@@ -10,12 +11,15 @@ import subprocess
 import threading
 import time
 import traceback
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import targets
 import writers
 from forkserver import KILLED, ForkServer
+from sizes import NIGHTLY, SIZES, at_each_size
 from writers import WRITERS
 
 from idiolect import files
@@ -29,22 +33,26 @@ SYSTEM_CALLS += ["ftruncate"]
 
 
 class Failing:
-    """The number-th call of os.`name` on something below `root` fails; a failing close has closed all the same."""
+    """Calls of os on something below `root` that fail: those of the given numbers, counted over all of CALLS.
 
-    def __init__(self, monkeypatch, root, name, number, error):
-        self.root, self.number, self.error, self.calls = str(root), number, error, 0
+    A failing close has closed all the same.
+    """
+
+    def __init__(self, patch, root, numbers, error):
+        self.root, self.numbers, self.error, self.calls = str(root), numbers, error, 0
         self.cleaning = False
-        self.name, self.real = name, getattr(os, name)
-        monkeypatch.setattr(os, name, self)
+        for name in CALLS:
+            patch.setattr(os, name, partial(self.call, name, getattr(os, name)))
 
-    def __call__(self, first, *args, **kwargs):
+    def call(self, name, real, first, *args, **kwargs):
         path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else os.fspath(first)
-        self.calls += str(path).startswith(self.root)
-        failing = self.calls == self.number and str(path).startswith(self.root)
-        if not failing or self.name == "close":
-            result = self.real(first, *args, **kwargs)
+        inside = str(path).startswith(self.root)
+        self.calls += inside
+        failing = inside and self.calls in self.numbers
+        if not failing or name == "close":
+            result = real(first, *args, **kwargs)
         if failing:
-            self.cleaning = any(frame.filename == shutil.__file__ for frame in traceback.extract_stack())
+            self.cleaning |= any(frame.filename == shutil.__file__ for frame in traceback.extract_stack())
             raise OSError(self.error, os.strerror(self.error), str(path))
         return result
 
@@ -61,45 +69,113 @@ def half_written(root):
     return [path for path in root.rglob("*") if path.name.startswith((".partial-", ".replaced-", ".tmp"))]
 
 
+IO_CASES = {name: (name, True) for name in WRITERS} | {"Folder, renamed twice": ("Folder", False)}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("swap", [True, False], ids=["", "renamed twice"])
-def test_every_operation_that_fails_ends_with_exit_4_and_the_old_intact(tmp_path, monkeypatch, swap):
+@at_each_size
+@pytest.mark.parametrize("case", IO_CASES)
+def test_every_operation_that_fails_ends_with_exit_4_and_the_old_intact(tmp_path, monkeypatch, record, case, size):
+    failures = fail_all(case, tmp_path, monkeypatch, pairs=size == NIGHTLY)
+    record("I/O faults", case, injected=failures, wrong=0)
+    assert failures >= SIZES["failing operations"][size]
+
+
+def fail_all(case, tmp_path, monkeypatch, pairs=False):
+    """Writes the first and the last version of a writer with each operation failing in turn; how many failed."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    names, failures = [*WRITERS], 0
+    name, swap = IO_CASES[case]
     if not swap:
         monkeypatch.setattr(files, "_swap", lambda one, other: False)
-        names = ["Folder"]
-    for name in names:
-        writer = WRITERS[name]
-        shutil.rmtree(tmp_path / "before", ignore_errors=True)
-        (tmp_path / "before").mkdir()
-        for version in writer.versions:
-            if version in (writer.versions[0], writer.versions[-1]):
-                failures += sum(fail_each(writer, call, version, tmp_path) for call in CALLS)
-            writer.write(tmp_path / "before", version)
-    print(f"{failures} operations failed")
-    assert failures >= (500 if swap else 50)
+    writer, failures = WRITERS[name], 0
+    (tmp_path / "before").mkdir()
+    for version in writer.versions:
+        if version in (writer.versions[0], writer.versions[-1]):
+            failures += fail_each(writer, version, tmp_path, pairs)
+        writer.write(tmp_path / "before", version)
+    return failures
 
 
-def fail_each(writer, name, version, tmp_path):
-    """Writes `version` again and again, each time with the next call of os.`name` failing, until none is left."""
-    number = 0
-    while True:
-        number += 1
+def fail_each(writer, version, tmp_path, pairs):
+    """Writes `version` with every operation failing in turn, or every two; returns how many were made to fail."""
+    operations = range(1, fail(writer, version, tmp_path, (), errno.EIO) + 1)
+    cases = [(number,) for number in operations]
+    if pairs:  # a failure leads to operations that were not there before
+        cases += [(one, other) for one in operations for other in range(one + 1, len(operations) + 9)]
+    for numbers in cases:
         for error in (errno.ENOSPC, errno.EIO):
-            root = tmp_path / "root"
-            shutil.copytree(tmp_path / "before", root)
-            with pytest.MonkeyPatch.context() as patch:
-                failing = Failing(patch, root, name, number, error)
-                code = exit_code(lambda root=root: writer.write(root, version))
-            where = f"{type(writer).__name__}: {name} {number} of {failing.calls}"
-            assert code in (Exit.DONE, Exit.CANNOT_WRITE), f"{where}: {code}"
-            assert failing.cleaning or half_written(root) == [], where  # the next writer clears what this one could not
-            found = writer.read(root)
-            assert found == version or (found == version - 1 and code is Exit.CANNOT_WRITE), where
-            shutil.rmtree(root)
-        if failing.calls < number:
-            return 2 * (number - 1)
+            fail(writer, version, tmp_path, numbers, error)
+    return 2 * len(cases)
+
+
+def fail(writer, version, tmp_path, numbers, error):
+    """Writes `version` with the operations of these numbers failing; returns how many operations there were."""
+    root = tmp_path / "root"
+    shutil.copytree(tmp_path / "before", root)
+    with pytest.MonkeyPatch.context() as patch:
+        failing = Failing(patch, root, numbers, error)
+        code = exit_code(lambda: writer.write(root, version))
+    where = f"{type(writer).__name__} {version}: {numbers} of {failing.calls}, {os.strerror(error)}"
+    assert code == Exit.DONE if not numbers else code in (Exit.DONE, Exit.CANNOT_WRITE), f"{where}: {code}"
+    assert failing.cleaning or half_written(root) == [], where  # the next writer clears what this one could not
+    found = writer.read(root)
+    assert found == version or (found == version - 1 and code is Exit.CANNOT_WRITE), where
+    shutil.rmtree(root)
+    return failing.calls
+
+
+# Each of these would be noticed
+
+
+def no_translation(monkeypatch):
+    monkeypatch.setattr(files, "writing", lambda target: contextlib.nullcontext())
+
+
+def nothing_cleared(monkeypatch):
+    monkeypatch.setattr(files, "shutil", SimpleNamespace(rmtree=lambda path, ignore_errors=False: None))
+
+
+def in_place(monkeypatch):
+    def write(path, data):
+        with files.writing(path):
+            files.make_folder(path.parent)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                files.write_all(handle, data)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    monkeypatch.setattr(files, "write_bytes", write)
+
+
+def no_way_back(monkeypatch):
+    def put(temporary, target):
+        aside = target.with_name("old")
+        if target.exists():
+            os.rename(target, aside)
+        os.rename(temporary, target)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    monkeypatch.setattr(files, "put_in_place", put)
+
+
+IO_MUTANTS = {
+    "an error of the system is not told as one": ("Json", no_translation, OSError),
+    "what failed half-way is left": ("Folder", nothing_cleared, AssertionError),
+    "a file is written in its place": ("Json", in_place, (AssertionError, UserError)),
+    "an old folder does not come back": ("Folder", no_way_back, AssertionError),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IO_MUTANTS)
+def test_a_writer_that_fails_badly_is_caught(tmp_path, monkeypatch, record, name):
+    case, mutate, error = IO_MUTANTS[name]
+    mutate(monkeypatch)
+    with pytest.raises(error) as caught:
+        fail_all(case, tmp_path, monkeypatch)
+    record("mutants", name, caught_by=caught.type.__name__)
 
 
 # What the system itself refuses, in a process of its own
@@ -113,34 +189,12 @@ def expected(server, tmp_path_factory):
     return targets.result(folder)
 
 
-def killed_at(server, folder, point):
-    fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": f"hang@{point}"}
-    assert server.run(TARGETS, "tiny", folder, environment=fault).hung
-
-
-def assert_refused(ended):
-    assert ended.code == Exit.CANNOT_WRITE, ended
-    assert ended.output.startswith("cannot write ") and len(ended.output.splitlines()) == 2
-
-
-@pytest.mark.slow
-def test_a_limit_on_file_sizes_ends_with_exit_4_and_the_run_can_go_on(server, tmp_path, expected):
-    folder = tmp_path / "run"
-    killed_at(server, folder, "step-12:placed")
-    before = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert_refused(server.run(TARGETS, "tiny_with_limit", folder, 2500))
-    assert set(Run(folder).steps()) <= {int(name.removeprefix("step-")) for name in before if name[0] == "s"}
-    assert half_written(folder) == [] and 12 in Run(folder).steps()
-    assert server.run(TARGETS, "tiny", folder).code == 0
-    assert targets.result(folder) == expected
-
-
 @pytest.fixture
 def small_disk(tmp_path):
-    """A fork server that sees a real disk of 400 kB at the returned place; nobody else does."""
+    """A fork server that sees a real disk of 3 MB at the returned place; nobody else does."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=400k none "$0" && exec "$@"', str(place)]
+    mount = ["unshare", "-Urm", "sh", "-c", 'mount -t tmpfs -o size=3m none "$0" && exec "$@"', str(place)]
     tried = subprocess.run([*mount, "true"], capture_output=True, text=True) if shutil.which("unshare") else None
     if tried is None or tried.returncode:
         pytest.skip(f"no private mount here: {tried.stderr.strip() if tried else 'there is no unshare'}")
@@ -150,17 +204,24 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_a_full_disk_ends_with_exit_4_and_the_run_can_go_on(small_disk, tmp_path, expected):
-    server, place = small_disk
-    killed_at(server, place / "run", "step-15:write")  # where no older checkpoint is left to make room
-    assert server.run(TARGETS, "fill", place / "ballast").code == 0
-    assert_refused(server.run(TARGETS, "tiny", place / "run"))
-    assert server.run(TARGETS, "assert_whole", place / "run", 12).code == 0
-    assert server.run(TARGETS, "empty", place / "ballast").code == 0
-    assert server.run(TARGETS, "tiny", place / "run").code == 0
-    assert server.run(TARGETS, "copy_out", place / "run", tmp_path / "copy").code == 0
-    assert targets.result(tmp_path / "copy") == expected
+def test_a_full_disk_ends_with_exit_4_and_the_run_can_go_on(small_disk, server, tmp_path, record):
+    (tmp_path / "left alone").mkdir()
+    alone = tmp_path / "left alone" / "run"
+    assert server.run(TARGETS, "train", alone, "lstm").code == 0
+    small, place = small_disk
+    fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": "hang@step-12:write"}  # no older one is left to make room
+    assert small.run(TARGETS, "train", place / "run", "lstm", environment=fault).hung
+    assert small.run(TARGETS, "fill", place / "ballast").code == 0
+    ended = small.run(TARGETS, "train", place / "run", "lstm")
+    *_, last = ended.output.partition("error: ")
+    assert ended.code == Exit.CANNOT_WRITE and last.startswith("cannot write "), ended
+    assert "No space left" in last and len(last.splitlines()) == 2
+    assert small.run(TARGETS, "assert_whole", place / "run", 8).code == 0
+    assert small.run(TARGETS, "empty", place / "ballast").code == 0
+    assert small.run(TARGETS, "train", place / "run", "lstm").code == 0
+    assert small.run(TARGETS, "copy_out", place / "run", tmp_path / "copy").code == 0
+    assert targets.trained(tmp_path / "copy") == targets.trained(alone)
+    record("long runs", "a full disk", kept=1)
 
 
 def strace_works():
@@ -171,8 +232,8 @@ def strace_works():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not strace_works(), reason="strace is not installed or may not trace here")
-@pytest.mark.parametrize("name", ["Checkpoints", "Model"])
-def test_every_system_call_that_fails_ends_with_exit_4_and_the_old_intact(server, tmp_path, name):
+@pytest.mark.parametrize("name", ["Checkpoints", "Model", "Encoded"])
+def test_every_system_call_that_fails_ends_with_exit_4_and_the_old_intact(server, tmp_path, record, name):
     """Sees what Python does not: the calls of safetensors."""
     writer, failures, log = WRITERS[name], 0, tmp_path / "strace"
     for call in SYSTEM_CALLS:
@@ -197,7 +258,7 @@ def test_every_system_call_that_fails_ends_with_exit_4_and_the_old_intact(server
             if "INJECTED" not in log.read_text():
                 break
             failures += 1
-    print(f"{failures} system calls failed")
+    record("I/O faults", f"{name}, by the system", injected=failures, wrong=0)
     assert failures >= 40
 
 
@@ -205,7 +266,7 @@ def test_every_system_call_that_fails_ends_with_exit_4_and_the_old_intact(server
 
 
 @pytest.mark.slow
-def test_of_two_runs_in_one_folder_the_second_is_refused_and_a_third_goes_on(server, tmp_path, expected):
+def test_of_two_runs_in_one_folder_the_second_is_refused_and_a_third_goes_on(server, tmp_path, expected, record):
     folder, first = tmp_path / "run", ForkServer(tmp_path / "log")
     stopped = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": "hang@step-6:placed"}
     assert first.run(TARGETS, "tiny", tmp_path / "warm").code == 0
@@ -227,3 +288,13 @@ def test_of_two_runs_in_one_folder_the_second_is_refused_and_a_third_goes_on(ser
     thread.join()
     assert ended[0].code == KILLED and ended[0].hung
     first.close()
+    record("long runs", "two runs in one folder", kept=1)
+
+
+@pytest.mark.slow
+def test_without_the_lock_the_second_run_would_go_on(server, tmp_path, record):
+    run = Run.create(tmp_path / "run")
+    with run.lock():
+        assert server.run(TARGETS, "tiny", run.folder).code == Exit.IN_USE
+        assert server.run(TARGETS, "without_lock", run.folder).code == 0
+    record("mutants", "the lock is not heeded", caught_by="exit 0 instead of 3")
