@@ -15,7 +15,7 @@ from idiolect import files
 from idiolect.cache import cache_folder
 from idiolect.data import shards
 from idiolect.data.shards import Shards, id_type
-from idiolect.errors import UserError
+from idiolect.errors import Exit, UserError
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 
@@ -297,3 +297,17 @@ def test_where_the_cache_is(monkeypatch):
     assert cache_folder() == Path("/else/idiolect")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder().parent.parent == Path.home() or sys.platform == "darwin"
+
+
+def test_a_file_that_cannot_be_written_whole_is_noticed(memory, tokenizer, tmp_path):
+    """numpy's own way of writing an array loses what the system refuses when the file is closed."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+        with pytest.raises(UserError, match="part-00000: File too large") as caught:
+            shards.encode(memory(["x" * 1000]), tokenizer, cache=tmp_path, workers=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.code is Exit.CANNOT_WRITE
+    assert [path.name for path in next(tmp_path.glob("shards/*")).iterdir()] == ["lock"]

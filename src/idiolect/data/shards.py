@@ -173,9 +173,10 @@ def id_type(vocabulary: int) -> np.dtype:
 
 def mapped(path: Path, dtype: np.dtype | type) -> np.ndarray:
     """The values in a raw file, read from disk as they are used."""
-    if path.stat().st_size == 0:  # which cannot be mapped
-        return np.empty(0, dtype)
-    return np.memmap(path, dtype, mode="r").view(np.ndarray)
+    with files.reading(path):
+        if path.stat().st_size == 0:  # which cannot be mapped
+            return np.empty(0, dtype)
+        return np.memmap(path, dtype, mode="r").view(np.ndarray)
 
 
 def encode(corpus: Corpus, tokenizer: Tokenizer, *, cache: Path | None = None, workers: int = 0) -> Shards:
@@ -279,7 +280,7 @@ def _write_part(part: Path, key: str, texts: Sequence[str], last: Sequence[bool]
                 tokens += map(len, rows)
                 ids = np.concatenate(rows)
                 assert not len(ids) or int(ids.max()) < tokenizer.size, "an id outside the vocabulary"
-                ids.astype(id_type(tokenizer.size)).tofile(file)
+                file.write(ids.astype(id_type(tokenizer.size)).data)  # tofile would not notice a full disk
         sizes = [len(text) if text.isascii() else len(text.encode("utf-8")) for text in texts]
         (new / "documents.bin").write_bytes(np.array([tokens, sizes, last], dtype="<i8").T.tobytes())
 
