@@ -72,6 +72,7 @@ def packing(shards: Shards, context: int) -> Packing:
     with only_writer(shards.folder):
         with contextlib.suppress(files.Damaged):
             return Packing(folder)  # another process did it while this one waited
+        files.sweep(shards.folder)
         if folder.is_dir():
             files.remove_folder(folder)
         _write(shards, context, folder)
