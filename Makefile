@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 DATA ?= data
+# of `make nightly`: how much of the long fault tests is done, and how often the short ones are repeated
+SHARE ?= 1
+REPEATS ?= 20
 # what `make bench` compares with: a folder of checkouts (see benchmarks/suite.py), and an environment of packages
 PEERS ?= peers
 PEERS_VENV ?= .venv-peers
@@ -24,8 +27,11 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-nightly: $(VENV)/.test
-	OMP_NUM_THREADS=1 IDIOLECT_CACHE=$(VENV)/cache $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 3600
+nightly: test
+	OMP_NUM_THREADS=1 IDIOLECT_CACHE=$(VENV)/cache IDIOLECT_FAULT_SHARE=$(SHARE) \
+		$(BIN)/python -m pytest -m nightly -n $(CORES) --dist worksteal
+	for i in $$(seq $(REPEATS)); do OMP_NUM_THREADS=1 IDIOLECT_CACHE=$(VENV)/cache IDIOLECT_FAULT_SHARE=0.05 \
+		$(BIN)/python -m pytest tests/faults -m "not nightly" -n $(CORES) --dist worksteal || exit 1; done
 
 bench: $(VENV)/.test $(PEERS_VENV)/bin/python
 	$(BIN)/python -m benchmarks.suite --data $(DATA) --peers $(PEERS) --peers-venv $(PEERS_VENV) \

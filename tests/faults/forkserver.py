@@ -78,11 +78,15 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             child(request, getattr(modules[request["file"]], request["function"]))
-        print(json.dumps(watch(pid, request["kill_after"], request["trace"])), flush=True)
+        stops = request["trace"] or request["environment"].get("IDIOLECT_FAULT", "").startswith("hang")
+        print(json.dumps(watch(pid, request["kill_after"], request["trace"], stops)), flush=True)
 
 
-def watch(pid, kill_after, trace):
-    """Waits for the child; nothing else reaps it, so its number is never another process's when it is killed."""
+def watch(pid, kill_after, trace, stops):
+    """Waits for the child; nothing else reaps it, so its number is never another process's when it is killed.
+
+    A child that was not to stop itself was stopped from outside, and will be let go from there.
+    """
     hung, tracer, deadline = False, None, kill_after and time.monotonic() + kill_after
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
@@ -90,7 +94,7 @@ def watch(pid, kill_after, trace):
             if tracer:
                 tracer.communicate()
             return {"code": os.waitstatus_to_exitcode(status), "hung": hung}
-        if ended:
+        if ended and stops:
             hung = True
             if trace:
                 tracer = subprocess.Popen([*trace, "-p", str(pid)], stderr=subprocess.PIPE, text=True)
@@ -118,8 +122,8 @@ def child(request, function):
     try:
         code = int(function(*request["arguments"]) or 0)
     except UserError as error:
-        print(error)
         code = int(error.code)
+        print(error)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -130,15 +130,12 @@ def without_lock(folder):
     tiny(folder)
 
 
-def fill(ballast):
-    """Leaves no room on the disk."""
+def fill(ballast, room):
+    """Leaves room for so many bytes on the disk."""
     with contextlib.suppress(OSError), open(ballast, "wb", buffering=0) as file:
         while True:
             file.write(bytes(512))
-
-
-def empty(ballast):
-    os.truncate(ballast, 0)
+    os.truncate(ballast, os.path.getsize(ballast) - int(room))
 
 
 def assert_whole(folder, step):

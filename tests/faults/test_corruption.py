@@ -5,7 +5,7 @@ import random
 import shutil
 
 import pytest
-from sizes import CHANGE, SIZES, at_each_size
+from sizes import CHANGE, at_each_size, number_of
 from writers import WRITERS, Wrong
 
 from idiolect import files
@@ -79,7 +79,7 @@ def damage(name, tmp_path, number, seed):
 @pytest.mark.parametrize("name", HASHED)
 def test_every_change_is_noticed(tmp_path, monkeypatch, record, name, size):
     monkeypatch.setattr(files.os, "fsync", lambda handle: None)
-    number = -(-SIZES["corruptions"][size] // len(HASHED))
+    number = number_of("corruptions", size, len(HASHED))
     found = damage(name, tmp_path, number, seed=1 if size == CHANGE else int.from_bytes(os.urandom(4)))
     record("corruptions", name, changes=number, files=found, unnoticed=0)
 

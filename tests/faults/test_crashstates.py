@@ -8,7 +8,7 @@ from pathlib import Path
 
 import crashes
 import pytest
-from sizes import CHANGE, SIZES, at_each_size
+from sizes import CHANGE, SIZES, at_each_size, number_of
 from writers import WRITERS
 
 from idiolect import files
@@ -74,10 +74,11 @@ def test_no_power_cut_loses_what_was_saved_or_shows_what_was_not(monkeypatch, ro
         prepare(monkeypatch)
     seed = 1 if size == CHANGE else int.from_bytes(os.urandom(4))
     operations = recorded(WRITERS[name], root / "recorded")
-    number, bad = wrong(WRITERS[name], operations, root / "state", SIZES["crash states"][size], seed=seed)
+    wanted = number_of("crash states", size)
+    number, bad = wrong(WRITERS[name], operations, root / "state", wanted, seed=seed)
     record("crash states", case, states=number, operations=len(operations.operations), wrong=len(bad))
     assert bad[:3] == [], f"seed {seed}"
-    assert number == SIZES["crash states"][size]
+    assert number == wanted
 
 
 # The enumeration is worth what it catches

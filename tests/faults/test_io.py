@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,7 +21,7 @@ import pytest
 import targets
 import writers
 from forkserver import KILLED, ForkServer
-from sizes import NIGHTLY, SIZES, at_each_size
+from sizes import NIGHTLY, SHARE, at_each_size, some
 from writers import WRITERS
 
 from idiolect import files
@@ -78,7 +80,7 @@ IO_CASES = {name: (name, True) for name in WRITERS} | {"Folder, renamed twice": 
 def test_every_operation_that_fails_ends_with_exit_4_and_the_old_intact(tmp_path, monkeypatch, record, case, size):
     failures = fail_all(case, tmp_path, monkeypatch, pairs=size == NIGHTLY)
     record("I/O faults", case, injected=failures, wrong=0)
-    assert failures >= SIZES["failing operations"][size]
+    assert failures >= 20 * SHARE
 
 
 def fail_all(case, tmp_path, monkeypatch, pairs=False):
@@ -102,6 +104,7 @@ def fail_each(writer, version, tmp_path, pairs):
     cases = [(number,) for number in operations]
     if pairs:  # a failure leads to operations that were not there before
         cases += [(one, other) for one in operations for other in range(one + 1, len(operations) + 9)]
+    cases = some(cases, random.Random())
     for numbers in cases:
         for error in (errno.ENOSPC, errno.EIO):
             fail(writer, version, tmp_path, numbers, error)
@@ -206,19 +209,19 @@ def small_disk(tmp_path):
 @pytest.mark.slow
 def test_a_full_disk_ends_with_exit_4_and_the_run_can_go_on(small_disk, server, tmp_path, record):
     (tmp_path / "left alone").mkdir()
-    alone = tmp_path / "left alone" / "run"
-    assert server.run(TARGETS, "train", alone, "lstm").code == 0
+    alone, asked = tmp_path / "left alone" / "run", ("lstm", "checkpoint.keep=1")  # no older one is left to make room
+    assert server.run(TARGETS, "train", alone, *asked).code == 0
     small, place = small_disk
-    fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": "hang@step-12:write"}  # no older one is left to make room
-    assert small.run(TARGETS, "train", place / "run", "lstm", environment=fault).hung
-    assert small.run(TARGETS, "fill", place / "ballast").code == 0
-    ended = small.run(TARGETS, "train", place / "run", "lstm")
+    fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": "hang@step-12:write"}
+    assert small.run(TARGETS, "train", place / "run", *asked, environment=fault).hung
+    assert small.run(TARGETS, "fill", place / "ballast", 40_000).code == 0
+    ended = small.run(TARGETS, "train", place / "run", *asked)
     *_, last = ended.output.partition("error: ")
-    assert ended.code == Exit.CANNOT_WRITE and last.startswith("cannot write "), ended
+    assert ended.code == Exit.CANNOT_WRITE and last.startswith("cannot write ") and "step-12" in last, ended
     assert "No space left" in last and len(last.splitlines()) == 2
     assert small.run(TARGETS, "assert_whole", place / "run", 8).code == 0
-    assert small.run(TARGETS, "empty", place / "ballast").code == 0
-    assert small.run(TARGETS, "train", place / "run", "lstm").code == 0
+    assert small.run(TARGETS, "fill", place / "ballast", 1 << 20).code == 0
+    assert small.run(TARGETS, "train", place / "run", *asked).code == 0
     assert small.run(TARGETS, "copy_out", place / "run", tmp_path / "copy").code == 0
     assert targets.trained(tmp_path / "copy") == targets.trained(alone)
     record("long runs", "a full disk", kept=1)
@@ -236,8 +239,8 @@ def strace_works():
 def test_every_system_call_that_fails_ends_with_exit_4_and_the_old_intact(server, tmp_path, record, name):
     """Sees what Python does not: the calls of safetensors."""
     writer, failures, log = WRITERS[name], 0, tmp_path / "strace"
-    for call in SYSTEM_CALLS:
-        for number in range(1, 100):
+    for call in some(SYSTEM_CALLS, random.Random()):
+        for number in itertools.count(1):
             error = ("ENOSPC", "EIO")[number % 2]
             trace = [
                 "strace",
@@ -259,7 +262,7 @@ def test_every_system_call_that_fails_ends_with_exit_4_and_the_old_intact(server
                 break
             failures += 1
     record("I/O faults", f"{name}, by the system", injected=failures, wrong=0)
-    assert failures >= 40
+    assert failures >= 40 or SHARE < 1
 
 
 # Two writers

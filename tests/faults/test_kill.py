@@ -1,5 +1,6 @@
 """A run that is killed at any moment and gone on with ends bit-identical to one that was left alone."""
 
+import itertools
 import os
 import random
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import targets
 from forkserver import KILLED
-from sizes import CHANGE, SIZES, at_each_size
+from sizes import CHANGE, at_each_size, number_of
 
 from idiolect import files
 
@@ -57,7 +58,10 @@ KILLS_A_CHAIN = 3
 
 
 def chain(server, target, folder, draw, seconds, wanted):
-    """Kills a run up to `wanted` times, by the clock or inside a save, then lets it end; where each kill fell."""
+    """Kills a run up to `wanted` times, by the clock or inside a save, then lets it end.
+
+    Returns where each kill fell, and how long a run takes at most.
+    """
     fell = []
     while len(fell) < wanted:
         before, fault = unfinished(folder), {}
@@ -66,15 +70,17 @@ def chain(server, target, folder, draw, seconds, wanted):
             point = draw.choice([*POINTS])
             fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": f"hang@{draw.choice(ahead)}:{point}"}
         after = None if fault else draw.uniform(0, seconds)
+        began = time.monotonic()
         ended = server.run(FILE, target.function, folder, *target.arguments, environment=fault, kill_after=after)
         assert ended.code in (0, KILLED), ended.output
         assert "Traceback" not in ended.output and "damaged" not in ended.output, ended.output
         if ended.code == 0:
+            seconds = min(seconds, time.monotonic() - began)
             break
         fell.append(f"in a save: {POINTS[point]}" if ended.hung else where(folder, before))
     ended = server.run(FILE, target.function, folder, *target.arguments)
     assert ended.code == 0, ended.output
-    return fell
+    return fell, seconds
 
 
 def unfinished(folder):
@@ -95,14 +101,15 @@ def where(folder, before):
 
 def kill_until(server, tmp_path, target, wanted, draw):
     """Kills runs `wanted` times in all, and compares each end with that of one left alone; where the kills fell."""
-    assert server.run(FILE, target.function, tmp_path / "warm", *target.arguments).code == 0, server.log.read_text()
     began = time.monotonic()
-    assert server.run(FILE, target.function, tmp_path / "reference", *target.arguments).code == 0
+    ended = server.run(FILE, target.function, tmp_path / "reference", *target.arguments)
+    assert ended.code == 0, ended.output
     seconds, expected = time.monotonic() - began, getattr(targets, target.result)(tmp_path / "reference")
-    fell = Counter()
+    fell, folders = Counter(), (tmp_path / f"chain-{number}" for number in itertools.count())
     while fell.total() < wanted:
-        folder = tmp_path / f"chain-{fell.total()}"
-        fell.update(chain(server, target, folder, draw, seconds, min(KILLS_A_CHAIN, wanted - fell.total())))
+        folder = next(folders)
+        some, seconds = chain(server, target, folder, draw, seconds, min(KILLS_A_CHAIN, wanted - fell.total()))
+        fell.update(some)
         assert getattr(targets, target.result)(folder) == expected, folder.name
     return fell
 
@@ -112,7 +119,7 @@ def kill_until(server, tmp_path, target, wanted, draw):
 @pytest.mark.parametrize("name", TARGETS)
 def test_runs_killed_at_any_moment_end_bit_identical(server, tmp_path, record, name, size):
     seed = f"{name} 1" if size == CHANGE else int.from_bytes(os.urandom(4))
-    wanted = -(-SIZES["kills"][size] // len(TARGETS))
+    wanted = number_of("kills", size, len(TARGETS))
     print(f"seed {seed}")
     fell = kill_until(server, tmp_path, TARGETS[name], wanted, random.Random(seed))
     inside = sum(number for place, number in fell.items() if place.startswith("in a save"))
@@ -174,8 +181,8 @@ def test_a_killed_command_leaves_nothing_or_all_and_makes_the_same_bytes(server,
         assert server.run(FILE, command.function, tmp_path / folder / "out").code == 0, server.log.read_text()
     seconds, expected = time.monotonic() - began, targets.made(tmp_path / "reference" / "out")
     kills = inside = 0
-    while kills < SIZES["kills of a command"][size]:
-        folder = tmp_path / f"{kills}"
+    folder = tmp_path / "run"
+    while kills < number_of("kills of a command", size):
         folder.mkdir()
         point = draw.choice(command.points) if command.points and draw.random() < 0.5 else None
         fault = {"IDIOLECT_TESTING": "1", "IDIOLECT_FAULT": f"hang@{point}"} if point else {}

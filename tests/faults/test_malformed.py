@@ -9,7 +9,7 @@ from pathlib import Path
 import parsers
 import pytest
 from parsers import PARSERS, Bad, Parser, one
-from sizes import CHANGE, SIZES, at_each_size
+from sizes import CHANGE, at_each_size, number_of
 
 from idiolect.errors import UserError
 
@@ -19,7 +19,7 @@ FILE = Path(parsers.__file__)
 def share(name, size):
     """How many cases of all are this parser's."""
     weights = {other: 1 / parser.cost for other, parser in PARSERS.items()}
-    return -int(-SIZES["malformed inputs"][size] * weights[name] // sum(weights.values()))
+    return number_of("malformed inputs", size, sum(weights.values()) / weights[name])
 
 
 @pytest.mark.slow
@@ -45,7 +45,8 @@ def test_malformed_input_is_refused_and_nothing_else(server, tmp_path, record, n
     refused, seconds = sum(case["refused"] for case in told), sum(case["seconds"] for case in told)
     record("malformed", name, cases=wanted, refused=refused, wrong=len(problems), seconds=round(seconds, 1))
     assert not problems, f"python {FILE} {name} {seed} NUMBER: {problems[:5]}"
-    assert wanted / 20 < refused < wanted, "what is changed is too little or too much to tell anything"
+    if wanted > 50:
+        assert wanted / 20 < refused < wanted, "what is changed is too little or too much to tell anything"
 
 
 class Broken(Parser):
