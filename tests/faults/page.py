@@ -55,7 +55,7 @@ def figures(counts: Counts) -> Iterator[tuple[str, str, int, int, str]]:
     cases = total(counts, "malformed", "cases")
     yield "malformed inputs, all refused or harmless", "inputs", cases, 20_000, "test_malformed.py"
     yield "parsers these were given to", "parsers", len(counts.get("malformed", {})), 14, "test_malformed.py"
-    yield "mutants caught", "promises taken away", len(counts.get("mutants", {})), 0, "every file"
+    yield "mutants caught", "promises taken away", len(counts.get("mutants", {})), 0, "test_*.py"
 
 
 def printed(counts: Counts) -> Iterator[str]:
@@ -79,7 +79,7 @@ def page(counts: Counts) -> str:
     parts += ["### Operations that fail", OPERATIONS, table(["writer", "failures", "wrong"], _failures(counts))]
     parts += ["### Damage", DAMAGE, table(["what was damaged", "files", "changes", "unnoticed"], _damage(counts))]
     parts += ["### Malformed input", MALFORMED, table(["parser", "inputs", "refused", "wrong"], _malformed(counts))]
-    parts += ["### Mutants", MUTANTS, table(["what is taken away", "how it shows"], _mutants(counts))]
+    parts += ["### Mutants", MUTANTS, table(["what is taken away", "what is seen then"], _mutants(counts))]
     return "\n\n".join([*parts, NOT_PROMISED, NIGHTLY]) + "\n"
 
 
@@ -151,8 +151,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 INTRODUCTION = """\
 # Reliability
 
-What can happen to a run, what Idiolect does about it, and how often that was tried. The counts are those of one run of
-the test suite, written by `tests/faults/page.py`; every change of Idiolect is tested so again.
+What can happen to a run, what Idiolect does about it, and how often that was tried. The counts are the test
+suite's own, written by `tests/faults/page.py`; every change of Idiolect is tested so again.
 
 Three rules carry all of it. Nothing is visible before it is whole: files are written aside, flushed to the disk, named
 in a manifest with their SHA-256, and renamed into place. What a run needs to go on is saved or can be computed: a run
@@ -301,20 +301,21 @@ NOT_PROMISED = """\
 NIGHTLY = """\
 ## By night
 
-`make nightly` does the same with other random numbers and more of it: 1,000 kills, 100,000 states of each writer,
-100,000 corruptions, every two operations failing, 2,000,000 malformed inputs. That takes some six hours on two cores;
-`make nightly SHARE=0.05` does a twentieth of it. Then the suite is repeated 20 times, each time with a twentieth of the
-cases, and must pass each time (`REPEATS=` names another number)."""
+`make nightly` does the same with other random numbers and more of it: 1,000 kills, 100,000 states of each writer (or
+all that it has), 100,000 corruptions, every two operations failing, 2,000,000 malformed inputs. Then the suite is
+repeated 20 times, each time with a twentieth of a change's cases, and must pass each time (`REPEATS=` names another
+number). All of it takes some three hours on two cores; with `make nightly SHARE=0.05`, a twentieth of the long part, it
+is about 40 minutes, most of them the repeats."""
 
 WRITERS = {
     "Json": "one file (recipe, plan, settings, report)",
     "Folder": "a folder that is replaced",
-    "Folder, renamed twice": "the same where names cannot be swapped",
+    "Folder, renamed twice": "a folder, where names cannot be swapped",
     "Checkpoints": "checkpoints and metrics of a run",
-    "Checkpoints, renamed twice": "the same where names cannot be swapped, of checkpoints",
+    "Checkpoints, renamed twice": "checkpoints, where names cannot be swapped",
     "Checkpoints, by the system": "checkpoints, by the system",
     "Model": "model folder",
-    "Model, renamed twice": "the same where names cannot be swapped, of models",
+    "Model, renamed twice": "model folder, where names cannot be swapped",
     "Model, by the system": "model folder, by the system",
     "Vocabulary": "tokenizer",
     "Encoded": "shards",
@@ -343,7 +344,7 @@ PARSERS = {
     "Checkpoints": "checkpoints",
     "Shards": "shards",
     "Words": "prompts, ids, stop strings, decoding settings",
-    "CommandLine": "arguments of every verb",
+    "CommandLine": "arguments of the command line",
 }
 
 

@@ -59,7 +59,7 @@ class Writer:
 class Json(Writer):
     """One file in a folder that has to be made."""
 
-    versions = range(1, 31)
+    versions = range(1, 61)
     artefact = "deep/deeper/x.json"
     hashed = False
 
@@ -77,7 +77,7 @@ class Json(Writer):
 class Folder(Writer):
     """A folder that is replaced."""
 
-    versions = range(1, 7)
+    versions = range(1, 9)
     artefact = "runs/model"
 
     def write(self, root, version):
