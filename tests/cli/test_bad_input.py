@@ -187,7 +187,7 @@ def test_a_name_that_is_not_utf_8_is_printed_as_it_can_be(trained, capsys):
 
 def test_an_export_to_the_folder_one_is_in(trained, capsys, monkeypatch):
     capsys.readouterr()
-    assert "lock" in refused(capsys, ["export", str(trained), str(trained)])[0]
+    assert "holds checkpoints, which is not known" in refused(capsys, ["export", str(trained), str(trained)])[0]
     (trained.parent / "empty").mkdir()
     monkeypatch.chdir(trained.parent / "empty")
     assert run(["export", str(trained), ""]) == 0
