@@ -163,7 +163,7 @@ SETTINGS = {"bf16": {}, "bf16, compiled": {"compile": True}}
 
 def small(suite: Suite) -> Iterator[Claim]:
     """S: 6 layers of 384, characters."""
-    job = gpt(suite, "small", SMALL, 12, 60, *characters(suite))
+    job = gpt(suite, "small", SMALL, 12, 40, *characters(suite))
     turns = job.in_turn(suite, SETTINGS, suite.rounds)
     best = max(SETTINGS, key=lambda side: statistics.median(turns.values(side, "rate")))
     name = "training, 6 layers of 384, context 256, characters of tinyshakespeare, 12 rows"
