@@ -25,10 +25,11 @@ def export_model(model: Path | str, target: Path | str, *, to: str = "hf") -> di
     source, target = folder.find(Path(model)), Path(target)
     loaded = folder.load(source)
     if to == "hf":
-        if target.resolve() == source.resolve():
+        place = target.resolve()  # the working directory, when it is replaced, is no longer the one of that name
+        if place == source.resolve():
             raise UserError("source and target are the same folder", "name another target")
         folder.save(target, loaded.model, loaded.tokenizer, loaded.lineage)
-        return {"model": str(target), "model_type": files.read_json(target / folder.CONFIG)["model_type"]}
+        return {"model": str(target), "model_type": files.read_json(place / folder.CONFIG)["model_type"]}
     if not isinstance(loaded.model, NGram):
         raise UserError(f"ARPA files hold n-grams, and {model} is a {loaded.settings.kind}", "export it with --to hf")
     if loaded.tokenizer is None:
@@ -44,6 +45,7 @@ def import_model(source: Path | str, target: Path | str) -> dict[str, Any]:
     neither be read nor expressed.
     """
     source, target = Path(source), Path(target)
+    place = target.resolve()
     if source.is_file():
         model, pieces = arpa.read_arpa(source)
         if arpa.UNKNOWN not in pieces:
@@ -55,4 +57,4 @@ def import_model(source: Path | str, target: Path | str) -> dict[str, Any]:
         loaded = folder.load(folder.find(source))
         lineage = loaded.lineage or {"imported": {"from": source.resolve().name}}
         folder.save(target, loaded.model, loaded.tokenizer, lineage)
-    return {"model": str(target), "model_type": files.read_json(target / folder.CONFIG)["model_type"]}
+    return {"model": str(target), "model_type": files.read_json(place / folder.CONFIG)["model_type"]}
