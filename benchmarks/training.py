@@ -136,7 +136,7 @@ def _write(folder: Path, tokenizer: Path, train: str, held: str) -> tuple[Path, 
     for name, text in (("train", train), ("held", held)):
         path = folder / f"{name}.txt"
         path.write_text(text, encoding="utf-8", newline="")
-        np.save(f"{path}.npy", np.asarray(shards.encode(Corpus([path]), loaded).ids))
+        np.save(f"{path}.npy", shards.encode(Corpus([path]), loaded).ids[:])
     return folder / "train.txt", loaded.size
 
 

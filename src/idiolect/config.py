@@ -43,7 +43,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", "check the path, or see `idiolect recipes list`") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or a number of thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}", "mend the line named above") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}", "check the path and its permissions") from None
@@ -106,7 +106,7 @@ def _toml(value: str) -> Any:
     """The value in TOML syntax, or the raw string where it is none."""
     try:
         table = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         return value
     return table["value"] if len(table) == 1 else value
 
