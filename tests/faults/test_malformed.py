@@ -1,6 +1,7 @@
 """Input that is not what it should be is refused in one line, soon, in little memory, and leaves nothing behind."""
 
 import json
+import mmap
 import os
 import random
 import time
@@ -69,7 +70,8 @@ def slow(root):
 
 
 def hungry(root):
-    bytearray(50 << 20)[::4096] = bytes(50 << 8)
+    with mmap.mmap(-1, 50 << 20) as fresh:  # what malloc gives may be there already
+        fresh[::4096] = bytes(50 << 8)
 
 
 def wordless(root):
