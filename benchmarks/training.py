@@ -88,6 +88,7 @@ class Job:
             "train.seed": seed,
             "sample.every": 0,
             "validation.every": self.steps // 2,
+            "validation.tokens": 20_000,
             "checkpoint.every": self.steps // 2,
             **self.ours,
             **changes,
