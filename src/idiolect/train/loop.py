@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import statistics
 import time
@@ -135,7 +136,7 @@ def fit(
     model.train()
     if resolved.device == "cpu":
         devices.keep_memory()
-    with devices.pinned(resolved.threads, settings.deterministic):
+    with devices.pinned(resolved.threads, settings.deterministic), _settled():
         for i in range(start, settings.steps):
             began = time.perf_counter()
             batches = batch_at(i)
@@ -205,6 +206,16 @@ def _check_gradients(step: int, norm: float, optimizer: Optimizer) -> None:
 def _summed(logs: Sequence[Mapping[str, Tensor | float]]) -> dict[str, float]:
     """The micro-batches' logs, added up."""
     return {key: sum(float(entry[key]) for entry in logs) for key in (logs[0] if logs else {})}
+
+
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """Objects that are there stay out of Python's collector, which would look through all of them every few steps."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager
