@@ -52,7 +52,10 @@ def scope(seed: int, *purpose: int | str) -> Iterator[None]:
 
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, *purpose))
+        if devices or torch.backends.mps.is_available():
+            torch.manual_seed(derive(seed, *purpose))
+        else:  # the same, without a note of the whole call stack for every kind of device that is not there: 0.8 ms
+            torch.default_generator.manual_seed(derive(seed, *purpose))
         yield
 
 
