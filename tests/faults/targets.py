@@ -185,7 +185,7 @@ def text_of(folder):
 
 def own_cache(folder):
     """A run's cache of shards is its own; compiled kernels are everybody's."""
-    cache, common = Path(f"{folder}-cache"), native.folder()
+    cache, common = Path(f"{folder}-cache"), native.folder().resolve()
     os.environ["IDIOLECT_CACHE"] = str(cache)
     cache.mkdir(exist_ok=True)
     if not (cache / "native").is_symlink():
