@@ -105,10 +105,10 @@ class Job:
         checkout = suite.peer(self.checkout)
         return measure.run([suite.peers_python, PEER, self.kind, checkout, json.dumps(s)], cwd=suite.scratch)
 
-    def in_turn(self, suite: Suite, theirs: Mapping[str, Mapping[str, Any]], rounds: int, **ours: Any) -> Turns:
+    def in_turn(self, suite: Suite, theirs: Mapping[str, Mapping[str, Any]], rounds: int) -> Turns:
         """Both in turn, a round with a seed of its own; `theirs` names settings of the peer."""
         seeds = {side: iter(range(1000)) for side in ("Idiolect", *theirs)}
-        sides: dict[str, measure.Side] = {"Idiolect": lambda: self.train_ours(suite, next(seeds["Idiolect"]), **ours)}
+        sides: dict[str, measure.Side] = {"Idiolect": lambda: self.train_ours(suite, next(seeds["Idiolect"]))}
         for name, changes in theirs.items():
             sides[name] = partial(self._theirs, suite, seeds[name], changes)
         return measure.in_turn(sides, rounds)
@@ -365,8 +365,8 @@ The LSTM's step has 44 MFLOP a token, nine tenths of them in the 33,278 rows of 
   positions: 32 → 18 ms of core time a step; kept.
 - The gradient of the head's bias summed while the product lays out its operand: 14 → 2 ms of core time; kept.
 - Panels shared as above: 65 → 49 and 52 → 47 ms of core time for logits and their gradient; kept.
-- What is left beside products: softmax over 23 million logits (8 ms of about 110), passes over the dense gradient of
-  the embedding (7 ms), dropout's draws, which come one after the other (2 ms).
+- What was left beside products: softmax over 23 million logits (8 ms of about 110, then with two exponentials a logit,
+  now with one), dropout's draws, which come one after the other (2 ms), the optimiser and passes over gradients.
 """
 
 

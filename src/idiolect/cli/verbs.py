@@ -238,7 +238,7 @@ def generate(
     count
         How many continuations.
     precision
-        What the weights are kept in: as they are stored, or rounded to bf16, twice as fast and slightly less exact.
+        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     prompt = show.text_or_stdin(prompt)
     if json:
@@ -272,7 +272,7 @@ def explore(
     html
         Also write the page to this file.
     precision
-        What the weights are kept in: as they are stored, or rounded to bf16, twice as fast and slightly less exact.
+        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     prompt = show.text_or_stdin(prompt)
     found = api.explore(model, prompt, settings, candidates=candidates, html=html, precision=precision)
@@ -302,7 +302,7 @@ def score(
     file
         TEXT is the name of a file to score.
     precision
-        What the weights are kept in: as they are stored, or rounded to bf16, twice as fast and slightly less exact.
+        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     if file:
         try:
@@ -322,7 +322,7 @@ def evaluate(*models: Path, on: Path, precision: Precision = "stored", json: Jso
     on
         The text to score.
     precision
-        What the weights are kept in: as they are stored, or rounded to bf16, twice as fast and slightly less exact.
+        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     show.evaluated(api.evaluate(models, on, precision=precision), json)
 

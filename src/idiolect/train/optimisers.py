@@ -26,7 +26,6 @@ class Optimizer:
     def __init__(self, named: Mapping[str, nn.Parameter], parts: list[torch.optim.Optimizer]) -> None:
         self.named = named
         self.parts = parts
-        self.device = next(iter(named.values())).device
 
     def set_share(self, share: float) -> None:
         """Sets every learning rate to `share` of its highest."""
@@ -38,7 +37,7 @@ class Optimizer:
         """Moves every parameter that has a gradient, by `share` of it (what clipping leaves)."""
         for part in self.parts:
             # what torch's fused optimisers divide gradients by on their way, which saves a pass over all of them
-            scale = None if share == 1 else torch.tensor(1 / share, device=self.device)
+            scale = None if share == 1 else torch.tensor(1 / share, device=next(iter(self.named.values())).device)
             setattr(part, "grad_scale", scale)  # noqa: B010 (torch's types do not have it)
             part.step()
 
