@@ -16,6 +16,13 @@ from idiolect.errors import UserError
 from idiolect.tokens.settings import TokenizerSettings
 
 Json = Annotated[bool, Parameter(help="Print exactly one JSON object on stdout.")]
+KeptIn = Annotated[
+    Precision,
+    Parameter(
+        help="What the weights are kept in: as they are stored, fp32, or bf16, which is half the memory to read and "
+        "slightly less exact."
+    ),
+]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Flat = Parameter(name="*")
 
@@ -224,7 +231,7 @@ def generate(
     *,
     settings: Annotated[DecodeSettings, Flat] = DecodeSettings(),  # noqa: B008
     count: int = 1,
-    precision: Precision = "stored",
+    precision: KeptIn = "stored",
     json: Json = False,
 ) -> None:
     """Continue a prompt with a model; the text streams to stdout.
@@ -237,8 +244,6 @@ def generate(
         The text to continue; `-` reads it from standard input; empty starts a document.
     count
         How many continuations.
-    precision
-        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     prompt = show.text_or_stdin(prompt)
     if json:
@@ -256,7 +261,7 @@ def explore(
     settings: Annotated[DecodeSettings, Flat] = DecodeSettings(max_tokens=40),  # noqa: B008
     candidates: Sequence[str] = (),
     html: Path | None = None,
-    precision: Precision = "stored",
+    precision: KeptIn = "stored",
     json: Json = False,
 ) -> None:
     """Show decoding strategies side by side and the next-token distribution before and after reshaping.
@@ -271,8 +276,6 @@ def explore(
         Rank these words as the continuation.
     html
         Also write the page to this file.
-    precision
-        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     prompt = show.text_or_stdin(prompt)
     found = api.explore(model, prompt, settings, candidates=candidates, html=html, precision=precision)
@@ -286,7 +289,7 @@ def score(
     *,
     stride: int | None = None,
     file: bool = False,
-    precision: Precision = "stored",
+    precision: KeptIn = "stored",
     json: Json = False,
 ) -> None:
     """Score a text: log-probability, perplexity, bits per byte.
@@ -301,8 +304,6 @@ def score(
         Slide the window by this many tokens instead of by the whole context.
     file
         TEXT is the name of a file to score.
-    precision
-        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     if file:
         try:
@@ -312,7 +313,7 @@ def score(
     show.scored(api.score(model, show.text_or_stdin(text), stride=stride, precision=precision), json)
 
 
-def evaluate(*models: Path, on: Path, precision: Precision = "stored", json: Json = False) -> None:
+def evaluate(*models: Path, on: Path, precision: KeptIn = "stored", json: Json = False) -> None:
     """Score models on a file, beside the baselines, in bits per byte.
 
     Parameters
@@ -321,8 +322,6 @@ def evaluate(*models: Path, on: Path, precision: Precision = "stored", json: Jso
         Model or run folders.
     on
         The text to score.
-    precision
-        What the weights are kept in: as they are stored, or rounded to bf16, half the memory to read, slightly less exact.
     """
     show.evaluated(api.evaluate(models, on, precision=precision), json)
 
