@@ -15,8 +15,10 @@ from idiolect.decode.generate import Piece, complete, stream
 from idiolect.decode.settings import DecodeSettings, Precision
 from idiolect.errors import UserError
 from idiolect.interop.folder import Loaded, find, load
+from idiolect.models.contract import LanguageModel
 
 PLAIN = DecodeSettings()
+WITHOUT = "use a model that reads from left to right, such as one trained by the recipes gpt, lstm or ngram"
 DTYPES = {"stored": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -31,6 +33,15 @@ def load_with_tokenizer(model: Path | str, precision: Precision = "stored") -> L
     if loaded.tokenizer is None:
         raise UserError(f"{model} has no tokenizer", "put its tokenizer.json beside the model")
     return loaded
+
+
+def language_model(loaded: Loaded, name: Path | str) -> LanguageModel:
+    """The model, as one that continues texts. Raises UserError, saying why, for one that cannot."""
+    model = loaded.model
+    refusal = getattr(model, "refusal", "")
+    if refusal or not isinstance(model, LanguageModel):
+        raise UserError(f"{name} is a {loaded.settings.kind} model and cannot continue a text: it {refusal}", WITHOUT)
+    return model
 
 
 def generate(
@@ -49,13 +60,12 @@ def generate(
     if count < 1:
         raise UserError(f"cannot write {count} continuations", "ask for at least 1")
     loaded = load_with_tokenizer(model, precision)
+    writing = language_model(loaded, model)
     if streaming:
         return (
-            piece
-            for request in range(count)
-            for piece in stream(loaded.model, loaded.tokenizer, prompt, settings, request)
+            piece for request in range(count) for piece in stream(writing, loaded.tokenizer, prompt, settings, request)
         )
-    found = [asdict(c) for c in complete(loaded.model, loaded.tokenizer, [prompt] * count, settings)]
+    found = [asdict(c) for c in complete(writing, loaded.tokenizer, [prompt] * count, settings)]
     return found[0] if count == 1 else {**found[0], "completions": found}
 
 
@@ -74,8 +84,9 @@ def explore(
     to `html` when asked.
     """
     loaded = load_with_tokenizer(model, precision)
-    found = explorer.explore(loaded.model, loaded.tokenizer, prompt, explorer.strategies(settings))
-    ranking = explorer.candidates(loaded.model, loaded.tokenizer, prompt, candidates) if candidates else []
+    writing = language_model(loaded, model)
+    found = explorer.explore(writing, loaded.tokenizer, prompt, explorer.strategies(settings))
+    ranking = explorer.candidates(writing, loaded.tokenizer, prompt, candidates) if candidates else []
     if html is not None:
         picture.page(found, ranking).write(html)
     return {

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from idiolect.data.batches import held_out
 from idiolect.data.shards import Shards, encode
 from idiolect.decode.settings import Precision
-from idiolect.decode.verbs import load_with_tokenizer
+from idiolect.decode.verbs import language_model, load_with_tokenizer
 from idiolect.errors import UserError
 from idiolect.evaluate import baselines, table
 from idiolect.evaluate import score as scorer
@@ -25,7 +25,7 @@ def score(
     """The fields of `Score` for one text: "logprob", "ids", "tokens", "first_scored", "bits_per_byte" and others."""
     loaded = load_with_tokenizer(model, precision)
     assert loaded.tokenizer is not None
-    return scorer.score_text(loaded.model, loaded.tokenizer, text, stride=stride).json()
+    return scorer.score_text(language_model(loaded, model), loaded.tokenizer, text, stride=stride).json()
 
 
 def evaluate(
@@ -50,7 +50,7 @@ def evaluate(
     result: dict[str, Any] = {}
     for name in models:
         loaded = load_with_tokenizer(name, precision)
-        model, tokenizer = loaded.model, loaded.tokenizer
+        model, tokenizer = language_model(loaded, name), loaded.tokenizer
         assert tokenizer is not None
         if tokenizer.fingerprint not in tokenizers:
             tokenizers[tokenizer.fingerprint] = tokenizer, encode(corpus, tokenizer)

@@ -1,51 +1,33 @@
-"""Decoders under other people's names: what each Hugging Face model type can express, and what it calls its tensors.
+"""Models under other people's names: what each Hugging Face model type can express, and what it calls its tensors.
 
 A family is one row of FAMILIES, read both ways: how its config.json spells our settings, and its names for our modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from collections.abc import Mapping
 
 from idiolect.config import S, validate
 from idiolect.errors import UserError
-from idiolect.models.settings import DecoderSettings
+from idiolect.interop.decoders import DECODERS
+from idiolect.interop.rows import Config, Family, Tensors
+from idiolect.models.settings import FamilySettings
 
-Config = dict[str, Any]
-Tensors = dict[str, Tensor]
 RESTORE = "restore the folder from where it came"
 
 
-@dataclass(frozen=True)
-class Family:
-    """One Hugging Face model type."""
-
-    architecture: str
-    """The class of `transformers` that opens it."""
-    fits: Callable[[DecoderSettings], bool]
-    """Whether the model type can express the settings."""
-    write: Callable[[DecoderSettings], Config]
-    """Settings → the keys of config.json that say the same."""
-    read: Callable[[Config], Config]
-    """config.json → our settings, by name; None stands for a setting's default."""
-    fixed: Mapping[str, tuple[Any, ...]]
-    """Keys that must be absent or hold one of these values: our decoder does nothing else."""
-    names: Mapping[str, str]
-    """Our modules → theirs. `blocks.` begins the name of a numbered block; what lies in a block is named without it."""
+FAMILIES: dict[str, Family] = {**DECODERS}
+"""Every model type; tried in this order when a model is saved."""
 
 
-def match(settings: DecoderSettings) -> str | None:
+def match(settings: FamilySettings) -> str | None:
     """The model type that can express the settings, or None."""
-    return next((name for name, family in FAMILIES.items() if family.fits(settings)), None)
+    known = (name for name, row in FAMILIES.items() if isinstance(settings, row.settings) and row.fits(settings))
+    return next(known, None)
 
 
-def settings_of(config: Config, source: str) -> DecoderSettings:
-    """Our settings for a config.json of one of FAMILIES. Raises UserError for whatever our decoder does not do."""
+def settings_of(config: Config, source: str) -> FamilySettings:
+    """Our settings for a config.json of one of FAMILIES. Raises UserError for whatever our models do not do."""
     family = FAMILIES[config["model_type"]]
     for key, allowed in family.fixed.items():
         if config.get(key, allowed[0]) not in allowed:
@@ -57,7 +39,7 @@ def settings_of(config: Config, source: str) -> DecoderSettings:
         raise UserError(f"{source} lacks the key {error}", RESTORE) from None
     except (TypeError, AttributeError) as error:
         raise UserError(f"{source} is damaged: {error}", RESTORE) from None
-    return checked(DecoderSettings, {key: value for key, value in found.items() if value is not None}, source)
+    return checked(family.settings, {key: value for key, value in found.items() if value is not None}, source)
 
 
 def checked(kind: type[S], tables: Config, source: str) -> S:
@@ -70,25 +52,22 @@ def checked(kind: type[S], tables: Config, source: str) -> S:
 
 def to_theirs(tensors: Tensors, model_type: str) -> Tensors:
     """Our tensors under the family's names, in its layout."""
-    if model_type == "gpt2":
-        tensors = _fuse(tensors)
-    return {_translate(name, FAMILIES[model_type].names): tensor for name, tensor in tensors.items()}
+    family = FAMILIES[model_type]
+    return {_translate(name, family.names): tensor for name, tensor in family.to_theirs(tensors).items()}
 
 
 def to_ours(tensors: Tensors, model_type: str) -> Tensors:
     """The family's tensors under our names, in our layout."""
-    names = {theirs: ours for ours, theirs in FAMILIES[model_type].names.items()}
-    ours = {_translate(name, names): tensor for name, tensor in tensors.items()}
-    return _split(ours) if model_type == "gpt2" else ours
+    family = FAMILIES[model_type]
+    names = {theirs: ours for ours, theirs in family.names.items()}
+    return family.to_ours({_translate(name, names): tensor for name, tensor in tensors.items()})
 
 
 def canonical(name: str, model_type: str) -> str | None:
     """The name a stored tensor should have; None for masks and frequencies that old files carry and no model needs."""
     if name.endswith((".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")):
         return None
-    if model_type == "gpt2" and not name.startswith(("transformer.", "lm_head.")):
-        return f"transformer.{name}"  # as in OpenAI's own files
-    return name
+    return FAMILIES[model_type].canonical(name)
 
 
 def _translate(name: str, names: Mapping[str, str]) -> str:
@@ -101,223 +80,3 @@ def _translate(name: str, names: Mapping[str, str]) -> str:
             number, _, rest = module.removeprefix(prefix).partition(".")
             return f"{translated}{number}.{names[rest]}.{kind}"
     raise KeyError(name)
-
-
-def _fuse(tensors: Tensors) -> Tensors:
-    """GPT-2's layout: query, key and value in one matrix; the matrices of its blocks transposed (its Conv1D)."""
-    out = {}
-    for name, tensor in tensors.items():
-        if ".attention.query." in name:
-            parts = [tensors[name.replace("query", part)] for part in ("query", "key", "value")]
-            name, tensor = name.replace("query", "fused"), torch.cat(parts)
-        if ".attention.key." not in name and ".attention.value." not in name:
-            out[name] = _transpose(name, tensor)
-    return out
-
-
-def _split(tensors: Tensors) -> Tensors:
-    """From GPT-2's layout to ours."""
-    out = {}
-    for name, tensor in tensors.items():
-        parts = ("query", "key", "value") if ".attention.fused." in name else ("fused",)
-        for part, piece in zip(parts, _transpose(name, tensor).chunk(len(parts))):
-            out[name.replace("fused", part)] = piece.contiguous()
-    return out
-
-
-def _transpose(name: str, tensor: Tensor) -> Tensor:
-    return tensor.T.contiguous() if name.startswith("blocks.") and tensor.dim() == 2 else tensor
-
-
-def _gpt2_fits(s: DecoderSettings) -> bool:
-    shape = s.n_kv == s.heads and s.heads * s.d_head == s.width
-    parts = (s.norm, s.position, s.attention_bias, s.mlp_bias) == ("layer", "learned", "all", True)
-    return shape and parts and s.mlp != "swiglu" and not s.qk_norm and s.window is None
-
-
-def _gpt2_write(s: DecoderSettings) -> Config:
-    return {
-        "n_layer": s.layers,
-        "n_head": s.heads,
-        "n_embd": s.width,
-        "n_inner": s.d_mlp,
-        "n_positions": s.context,
-        "activation_function": "gelu_new" if s.mlp == "gelu" else "relu",
-        "layer_norm_epsilon": s.norm_epsilon,
-        "tie_word_embeddings": s.tied,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), s.dropout),
-    }
-
-
-def _gpt2_read(c: Config) -> Config:
-    return {
-        "layers": c["n_layer"],
-        "heads": c["n_head"],
-        "width": c["n_embd"],
-        "mlp_width": None if c.get("n_inner") in (None, 4 * c["n_embd"]) else c["n_inner"],
-        "context": c["n_positions"],
-        "mlp": "relu" if c.get("activation_function") == "relu" else "gelu",
-        "norm_epsilon": c.get("layer_norm_epsilon", 1e-5),
-        "tied": c.get("tie_word_embeddings", True),
-        "dropout": c.get("resid_pdrop", 0.1),
-        "norm": "layer",
-        "position": "learned",
-        "attention_bias": "all",
-        "mlp_bias": True,
-    }
-
-
-def _llama_fits(s: DecoderSettings) -> bool:
-    """What Llama and its descendants share."""
-    return (s.norm, s.position, s.mlp) == ("rms", "rope", "swiglu")
-
-
-def _llama_write(s: DecoderSettings) -> Config:
-    return {
-        "num_hidden_layers": s.layers,
-        "num_attention_heads": s.heads,
-        "num_key_value_heads": s.n_kv,
-        "head_dim": s.d_head,
-        "hidden_size": s.width,
-        "intermediate_size": s.d_mlp,
-        "max_position_embeddings": s.context,
-        "hidden_act": "silu",
-        "rms_norm_eps": s.norm_epsilon,
-        "rope_theta": s.rope_theta,  # where transformers 4 looks
-        "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_theta},
-        "tie_word_embeddings": s.tied,
-        "attention_bias": s.attention_bias == "all",
-        "attention_dropout": s.dropout,
-    }
-
-
-def _llama_read(c: Config) -> Config:
-    width, heads = c["hidden_size"], c["num_attention_heads"]
-    rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise UserError(f"rotary positions of the kind {kind!r} are not supported", "load a model without rope scaling")
-    settings = DecoderSettings.model_construct(mlp="swiglu", width=width, mlp_width=None)
-    return {
-        "layers": c["num_hidden_layers"],
-        "heads": heads,
-        "kv_heads": None if c["num_key_value_heads"] in (None, heads) else c["num_key_value_heads"],
-        "head_width": None if c.get("head_dim") is None or c["head_dim"] * heads == width else c["head_dim"],
-        "width": width,
-        "mlp_width": None if c["intermediate_size"] == settings.d_mlp else c["intermediate_size"],
-        "context": c["max_position_embeddings"],
-        "norm_epsilon": c.get("rms_norm_eps", 1e-6),
-        "rope_theta": rope.get("rope_theta", c.get("rope_theta", 10000.0)),
-        "tied": c.get("tie_word_embeddings", False),
-        "attention_bias": "all" if c.get("attention_bias") else "none",
-        "mlp_bias": c.get("mlp_bias", False),
-        "dropout": c.get("attention_dropout", 0.0),
-    }
-
-
-def _qwen_write(s: DecoderSettings) -> Config:
-    kind = "full_attention" if s.window is None else "sliding_attention"
-    return _llama_write(s) | {
-        "use_sliding_window": s.window is not None,
-        "sliding_window": s.window,
-        "max_window_layers": s.layers if s.window is None else 0,
-        "layer_types": [kind] * s.layers,
-    }
-
-
-def _qwen_window(c: Config) -> int | None:
-    """The window of all layers. Raises UserError when only some have one."""
-    layers = c["num_hidden_layers"]
-    full = min(c.get("max_window_layers", layers), layers) if c.get("use_sliding_window") else layers
-    kinds = c.get("layer_types") or ["full_attention"] * full + ["sliding_attention"] * (layers - full)
-    if len(set(kinds)) > 1:
-        raise UserError("layers with and without a sliding window are not supported", "load a model with one kind")
-    return c["sliding_window"] if kinds[0] == "sliding_attention" else None
-
-
-LLAMA_NAMES = {
-    "embedding": "model.embed_tokens",
-    "norm": "model.norm",
-    "head": "lm_head",
-    "blocks.": "model.layers.",
-    "attention_norm": "input_layernorm",
-    "attention.query": "self_attn.q_proj",
-    "attention.key": "self_attn.k_proj",
-    "attention.value": "self_attn.v_proj",
-    "attention.out": "self_attn.o_proj",
-    "attention.query_norm": "self_attn.q_norm",
-    "attention.key_norm": "self_attn.k_norm",
-    "mlp_norm": "post_attention_layernorm",
-    "mlp.gate": "mlp.gate_proj",
-    "mlp.up": "mlp.up_proj",
-    "mlp.down": "mlp.down_proj",
-}
-GPT2_NAMES = {
-    "embedding": "transformer.wte",
-    "position": "transformer.wpe",
-    "norm": "transformer.ln_f",
-    "head": "lm_head",
-    "blocks.": "transformer.h.",
-    "attention_norm": "ln_1",
-    "attention.fused": "attn.c_attn",
-    "attention.out": "attn.c_proj",
-    "mlp_norm": "ln_2",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
-}
-LLAMA_FIXED = {"hidden_act": ("silu", "swish"), "partial_rotary_factor": (1.0, None)}
-
-FAMILIES = {
-    "gpt2": Family(
-        "GPT2LMHeadModel",
-        _gpt2_fits,
-        _gpt2_write,
-        _gpt2_read,
-        {
-            "activation_function": ("gelu_new", "gelu_pytorch_tanh", "relu"),
-            "scale_attn_weights": (True,),
-            "scale_attn_by_inverse_layer_idx": (False,),
-            "add_cross_attention": (False,),
-        },
-        GPT2_NAMES,
-    ),
-    "llama": Family(
-        "LlamaForCausalLM",
-        lambda s: (
-            _llama_fits(s)
-            and s.attention_bias != "qkv"
-            and not s.qk_norm
-            and s.window is None
-            and s.width % s.heads == 0  # transformers wants it, though head_dim is given
-        ),
-        lambda s: _llama_write(s) | {"mlp_bias": s.mlp_bias},
-        lambda c: _llama_read({"num_key_value_heads": None, **c}),
-        LLAMA_FIXED,
-        LLAMA_NAMES,
-    ),
-    "mistral": Family(
-        "MistralForCausalLM",
-        lambda s: _llama_fits(s) and s.attention_bias == "none" and not s.mlp_bias and not s.qk_norm,
-        lambda s: _llama_write(s) | {"sliding_window": s.window},
-        lambda c: _llama_read(c) | {"window": c["sliding_window"]},
-        LLAMA_FIXED,
-        LLAMA_NAMES,
-    ),
-    "qwen2": Family(
-        "Qwen2ForCausalLM",
-        lambda s: _llama_fits(s) and s.attention_bias == "qkv" and not s.mlp_bias and not s.qk_norm,
-        _qwen_write,
-        lambda c: _llama_read(c) | {"window": _qwen_window(c), "attention_bias": "qkv"},
-        LLAMA_FIXED,
-        LLAMA_NAMES,
-    ),
-    "qwen3": Family(
-        "Qwen3ForCausalLM",
-        lambda s: _llama_fits(s) and s.attention_bias != "qkv" and not s.mlp_bias and s.qk_norm,
-        _qwen_write,
-        lambda c: _llama_read(c) | {"window": _qwen_window(c), "qk_norm": True},
-        LLAMA_FIXED,
-        LLAMA_NAMES,
-    ),
-}
-"""Tried in this order when a model is saved."""

@@ -22,9 +22,11 @@ from idiolect import devices, files
 from idiolect.errors import UserError, nearest
 from idiolect.interop import families
 from idiolect.interop.families import RESTORE, checked
-from idiolect.models.build import KINDS, Model, Settings, build
+from idiolect.models import settings as kinds
+from idiolect.models.build import KINDS, Model, build
+from idiolect.models.contract import Network
 from idiolect.models.ngram import NGram
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import FamilySettings, NGramSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -47,7 +49,7 @@ class Loaded:
     """None when the folder has none."""
     lineage: dict[str, Any]
     """Where the model comes from; empty in other people's folders."""
-    settings: Settings
+    settings: FamilySettings
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,12 @@ def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
         symbols = model.symbols
         about: dict[str, Any] = {"special_ids": [symbols.begin, symbols.end, symbols.pad]}
     else:
-        stored = model.state_dict().items()
-        tensors = {name: tensor for name, tensor in stored if not _is_tied(name, model.settings)}
+        tensors = _own(model)
         about = {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
-    family = families.match(settings) if isinstance(settings, DecoderSettings) else None
+    family = families.match(settings)
     if family is None:
         about |= {"model_type": OWN + settings.kind, "settings": settings.model_dump(mode="json")}
     else:
-        assert isinstance(settings, DecoderSettings)
         row = families.FAMILIES[family]
         about |= {"model_type": family, "architectures": [row.architecture], **row.write(settings)}
         tensors = families.to_theirs(tensors, family)
@@ -177,18 +177,14 @@ def _model_type(folder: Path, config: Mapping[str, Any]) -> str:
     return str(found)
 
 
-def _settings(folder: Path, config: dict[str, Any], model_type: str) -> Settings:
+def _settings(folder: Path, config: dict[str, Any], model_type: str) -> FamilySettings:
     source = str(folder / CONFIG)
     if not model_type.startswith(OWN):
         return families.settings_of(config, source)
     tables = config.get("settings")
     if not isinstance(tables, dict) or OWN + str(tables.get("kind")) != model_type:
         raise UserError(f"{source}: the settings are not those of {model_type}", RESTORE)
-    if model_type == OWN + "ngram":
-        return checked(NGramSettings, tables, source)
-    if model_type == OWN + "decoder":
-        return checked(DecoderSettings, tables, source)
-    return checked(RecurrentSettings, tables, source)
+    return checked(kinds.FAMILIES[tables["kind"]], tables, source)
 
 
 def _header(folder: Path) -> dict[str, Entry]:
@@ -246,30 +242,28 @@ def _load_ngram(
 def _load_network(
     folder: Path,
     model_type: str,
-    settings: RecurrentSettings | DecoderSettings,
+    settings: Any,
     vocabulary: int,
     header: dict[str, Entry],
     device: torch.device,
     dtype: torch.dtype | None,
-) -> Model:
+) -> Network:
     """The network whose settings and weights agree in every shape, checked before anything of that size is made."""
-    sizes = _matrices(settings, vocabulary)
     stored = sum(prod(entry.shape) for entry in header.values())
-    if max(sizes) > stored or settings.layers > len(header):
+    if max(settings.matrices(vocabulary)) > stored or settings.layers > len(header):
         raise UserError(f"{folder}: {CONFIG} speaks of more weights than there are ({stored:,})", RESTORE)
     model = build(settings, vocabulary, device="meta")
-    assert not isinstance(model, NGram)
-    expected = {name: tensor for name, tensor in model.state_dict().items() if not _is_tied(name, settings)}
+    assert isinstance(model, Network)
+    expected, shared = _own(model), {name: model.state_dict()[name] for name in model.shared()}
     if model_type in families.FAMILIES:
-        expected = families.to_theirs(expected, model_type)
+        expected, shared = (families.to_theirs(part, model_type) for part in (expected, shared))
         known = {families.canonical(name, model_type): entry for name, entry in header.items()}
-        header = {name: entry for name, entry in known.items() if name and not _is_tied(name, settings)}
+        header = {name: entry for name, entry in known.items() if name and name not in shared}
     _check_shapes(folder, expected, header)
     tensors = {name: tensor.to(device, dtype) for name, tensor in _read(header)}
     if model_type in families.FAMILIES:
         tensors = families.to_ours(tensors, model_type)
-    if settings.tied:
-        tensors["head.weight"] = tensors["embedding.weight"]
+    tensors |= {name: tensors[other] for name, other in model.shared().items()}
     model.load_state_dict(tensors, assign=True)
     del tensors  # each goes as soon as it is copied
     model.tie()
@@ -278,18 +272,10 @@ def _load_network(
     return model.eval()
 
 
-def _matrices(settings: RecurrentSettings | DecoderSettings, vocabulary: int) -> list[int]:
-    """Numbers in some matrices that any model of these settings has; a claim of more than are stored is a lie."""
-    width = settings.width
-    if isinstance(settings, RecurrentSettings):
-        return [vocabulary * width, width * width]
-    learned = settings.context if settings.position == "learned" else 1
-    return [n * width for n in (vocabulary, learned, settings.d_mlp, settings.heads * settings.d_head)]
-
-
-def _is_tied(name: str, settings: RecurrentSettings | DecoderSettings) -> bool:
-    """Whether a tensor repeats the embedding, and is neither written nor read."""
-    return settings.tied and name in ("head.weight", "lm_head.weight")
+def _own(model: Network) -> dict[str, Tensor]:
+    """The tensors of a model that do not repeat another."""
+    shared = model.shared()
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in shared}
 
 
 def _check_shapes(folder: Path, expected: Mapping[str, Tensor], header: Mapping[str, Entry]) -> None:

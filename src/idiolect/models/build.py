@@ -8,19 +8,20 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from idiolect import seeds
+from idiolect.models.contract import Network
 from idiolect.models.decoder import Decoder
 from idiolect.models.ngram import NGram
 from idiolect.models.recurrent import Recurrent
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import FamilySettings, NGramSettings
 
-KINDS = {"ngram": NGram, "rnn": Recurrent, "lstm": Recurrent, "gru": Recurrent, "decoder": Decoder}
+KINDS: dict[str, Any] = {"ngram": NGram, "rnn": Recurrent, "lstm": Recurrent, "gru": Recurrent, "decoder": Decoder}
+"""What is built for each model.kind: a class of (settings, vocabulary); but for the n-gram, a `Network`."""
 
-Settings = NGramSettings | RecurrentSettings | DecoderSettings
-Model = NGram | Recurrent | Decoder
+Model = NGram | Network
 
 
 def build(
-    settings: Settings,
+    settings: FamilySettings,
     vocabulary: int,
     *,
     seed: int = 0,
@@ -37,7 +38,7 @@ def build(
     if isinstance(settings, NGramSettings):
         return NGram(settings, vocabulary, begin_id=begin_id, end_id=end_id, pad_id=pad_id)
     with torch.device(device), _Unfilled():
-        model = KINDS[settings.kind](settings, vocabulary)
+        model: Network = KINDS[settings.kind](settings, vocabulary)
     if torch.device(device).type == "meta":
         return model
     with torch.no_grad():

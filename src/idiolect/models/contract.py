@@ -5,10 +5,11 @@ Shapes: B rows, T positions, V vocabulary, D width.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idiolect.config import Settings
 
@@ -80,6 +81,39 @@ class LanguageModel(Protocol):
         lengths[b].
         """
         ...
+
+
+class Network(nn.Module):
+    """What every model with weights has, whatever it computes: `KINDS` holds nothing else but the n-gram."""
+
+    settings: Any
+    """The settings of the family."""
+    vocabulary: int
+    """V, the number of ids."""
+    context: int | None
+    """Longest sequence the model can read; None: no limit."""
+    head: nn.Linear
+    """Hidden vectors [..., D] → logits [..., V]."""
+    normalised = True
+    """Whether exp(score) is a probability."""
+    refusal = ""
+    """Why it cannot continue a text, after "it"; empty for a `LanguageModel`."""
+    activation_checkpointing = False
+    """Whether layers are computed again in the backward pass instead of kept."""
+
+    def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
+        """Fills the parameter `name` in place with its first values."""
+        raise NotImplementedError
+
+    def shared(self) -> Mapping[str, str]:
+        """Parameters that are another one under a second name, and so neither written nor read: name → the other."""
+        return {"head.weight": "embedding.weight"} if self.settings.tied else {}
+
+    def tie(self) -> None:
+        """Makes the parameters of `shared` the same; after weights were replaced, too."""
+        for name, other in self.shared().items():
+            module, _, leaf = name.rpartition(".")
+            setattr(self.get_submodule(module), leaf, self.get_parameter(other))
 
 
 def last_positions(logits: Tensor, lengths: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from idiolect import devices
 from idiolect.errors import UserError
 from idiolect.models import layers, stepping
-from idiolect.models.contract import last_positions
+from idiolect.models.contract import Network, last_positions
 from idiolect.models.score import score
 from idiolect.models.settings import DecoderSettings
 
@@ -76,17 +76,16 @@ class KeyValues:
         self.used = used
 
 
-class Decoder(nn.Module):
+class Decoder(Network):
     """A decoder-only transformer (Vaswani et al. 2017; GPT-2 and Llama arrangements, norm before each sublayer)."""
 
-    normalised = True
+    settings: DecoderSettings
 
     def __init__(self, settings: DecoderSettings, vocabulary: int) -> None:
         super().__init__()
         self.settings = settings
         self.vocabulary = vocabulary
-        self.context: int | None = settings.context
-        self.activation_checkpointing = False
+        self.context = settings.context
         D = settings.width
         self.embedding = nn.Embedding(vocabulary, D)
         self.position = nn.Embedding(settings.context, D) if settings.position == "learned" else None
@@ -95,11 +94,6 @@ class Decoder(nn.Module):
         self.norm = layers.norm(D, settings)
         self.head = nn.Linear(D, vocabulary, bias=False)
         self.tie()
-
-    def tie(self) -> None:
-        """Makes the head share the embedding's matrix, if the settings say so; after weights were replaced, too."""
-        if self.settings.tied:
-            self.head.weight = self.embedding.weight
 
     def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
         """Fills the parameter `name` in place (Radford et al. 2019, section 2.3).

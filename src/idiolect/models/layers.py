@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.models import fused, fused_block
-from idiolect.models.settings import DecoderSettings
+from idiolect.models.settings import TransformerSettings
 
 Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes a call's keys and values [B, K, T, d]; returns those to attend to, [B, K, S, d]."""
@@ -38,7 +38,7 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x)
 
 
-def norm(width: int, settings: DecoderSettings) -> nn.Module:
+def norm(width: int, settings: TransformerSettings) -> nn.Module:
     """The norm of the settings: RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
     kind = RmsNorm if settings.norm == "rms" else LayerNorm
     return kind(width, eps=settings.norm_epsilon)
@@ -101,7 +101,7 @@ class Attention(nn.Module):
     softmax(Q Kᵀ / √d) V in each head; query head h reads key/value head h // (H / K).
     """
 
-    def __init__(self, settings: DecoderSettings) -> None:
+    def __init__(self, settings: TransformerSettings) -> None:
         super().__init__()
         D, H, K, d = settings.width, settings.heads, settings.n_kv, settings.d_head
         bias = settings.attention_bias != "none"
@@ -171,7 +171,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """The position-wise network: down(silu(gate(x)) · up(x)) (Shazeer 2020, SwiGLU), or down(gelu or relu(up(x)))."""
 
-    def __init__(self, settings: DecoderSettings) -> None:
+    def __init__(self, settings: TransformerSettings) -> None:
         super().__init__()
         D, W, bias = settings.width, settings.d_mlp, settings.mlp_bias
         self.kind = settings.mlp
@@ -196,7 +196,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, settings: DecoderSettings) -> None:
+    def __init__(self, settings: TransformerSettings) -> None:
         super().__init__()
         self.attention_norm = norm(settings.width, settings)
         self.attention = Attention(settings)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from idiolect.models import fused
-from idiolect.models.contract import last_positions
+from idiolect.models.contract import Network, last_positions
 from idiolect.models.layers import blank, positions_within
 from idiolect.models.score import score
 from idiolect.models.settings import RecurrentSettings
@@ -126,10 +126,10 @@ class RecurrentState:
         self.vectors = self.trail[rows, self.lengths - self.begin]
 
 
-class Recurrent(nn.Module):
+class Recurrent(Network):
     """Embedding, recurrent layers, head: y_t = softmax(W_yh h_t + b_y); h_0 = 0."""
 
-    normalised = True
+    settings: RecurrentSettings
     compiles = False
     """torch.compile would unroll the fused kernels into a graph as long as the window."""
 
@@ -137,18 +137,12 @@ class Recurrent(nn.Module):
         super().__init__()
         self.settings = settings
         self.vocabulary = vocabulary
-        self.context: int | None = None
-        self.activation_checkpointing = False
+        self.context = None
         self.embedding = nn.Embedding(vocabulary, settings.width)
         self.layers = nn.ModuleList(Layer(settings) for _ in range(settings.layers))
         self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(settings.width, vocabulary)
         self.tie()
-
-    def tie(self) -> None:
-        """Makes the head share the embedding's matrix, if the settings say so; after weights were replaced, too."""
-        if self.settings.tied:
-            self.head.weight = self.embedding.weight
 
     def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
         """Fills the parameter `name` in place.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,18 @@ from idiolect.config import Settings
 CONTEXT = Field(default=256, ge=1)
 
 
-class NGramSettings(Settings):
+class FamilySettings(Settings):
+    """What the settings of every family have."""
+
+    kind: str
+    """The family."""
+
+    def matrices(self, vocabulary: int) -> list[int]:
+        """Numbers in some matrices that any model of these settings has; a folder that holds fewer is damaged."""
+        return []
+
+
+class NGramSettings(FamilySettings):
     """Counts of token sequences."""
 
     kind: Literal["ngram"] = "ngram"
@@ -29,7 +40,7 @@ class NGramSettings(Settings):
     """Weight of kneser-ney in `infinite`, against n e^2 of a match found n times and e tokens longer than it sees."""
 
 
-class RecurrentSettings(Settings):
+class RecurrentSettings(FamilySettings):
     """A recurrent network: Elman (rnn), LSTM or GRU."""
 
     kind: Literal["rnn", "lstm", "gru"]
@@ -49,12 +60,14 @@ class RecurrentSettings(Settings):
     forget_bias: float = 1.0
     """Initial bias b of the LSTM's forget gates: at first a cell holds what it has for about e^b tokens."""
 
+    def matrices(self, vocabulary: int) -> list[int]:
+        """As in every family."""
+        return [vocabulary * self.width, self.width * self.width]
 
-class DecoderSettings(Settings):
-    """A causal transformer whose settings cover the GPT-2 and the Llama/Qwen styles."""
 
-    kind: Literal["decoder"] = "decoder"
-    """The family."""
+class TransformerSettings(FamilySettings):
+    """What transformers of every shape share: blocks of attention and an MLP on a residual stream."""
+
     layers: int = Field(default=4, ge=1)
     """Transformer blocks."""
     heads: int = Field(default=4, ge=1)
@@ -93,7 +106,7 @@ class DecoderSettings(Settings):
     """Share of activations dropped while training (embedding, attention, residual branches)."""
 
     @model_validator(mode="after")
-    def _check(self) -> DecoderSettings:
+    def _check(self) -> Self:
         problems = []
         if self.head_width is None and self.width % self.heads:
             problems.append(f"heads ({self.heads}) must divide width ({self.width}), or head_width must be given")
@@ -122,8 +135,20 @@ class DecoderSettings(Settings):
         """Key/value heads."""
         return self.kv_heads or self.heads
 
+    def matrices(self, vocabulary: int) -> list[int]:
+        """As in every family."""
+        learned = self.context if self.position == "learned" else 1
+        return [n * self.width for n in (vocabulary, learned, self.d_mlp, self.heads * self.d_head)]
 
-FAMILIES: dict[str, type[Settings]] = {
+
+class DecoderSettings(TransformerSettings):
+    """A causal transformer whose settings cover the GPT-2 and the Llama/Qwen styles."""
+
+    kind: Literal["decoder"] = "decoder"
+    """The family."""
+
+
+FAMILIES: dict[str, type[FamilySettings]] = {
     "ngram": NGramSettings,
     "rnn": RecurrentSettings,
     "lstm": RecurrentSettings,
@@ -132,4 +157,6 @@ FAMILIES: dict[str, type[Settings]] = {
 }
 """The settings of each model.kind."""
 
-ModelSettings = Annotated[NGramSettings | RecurrentSettings | DecoderSettings, Field(discriminator="kind")]
+NetworkSettings = RecurrentSettings | DecoderSettings
+"""Of the families that have weights and are trained in steps."""
+ModelSettings = Annotated[NGramSettings | NetworkSettings, Field(discriminator="kind")]

@@ -58,8 +58,7 @@ def numbers(recipe: Recipe, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
 
 def saved_as(recipe: Recipe) -> str:
     """The model type of the folder the run will write: one that `transformers` opens, or one of our own."""
-    family = families.match(recipe.model) if recipe.model.kind == "decoder" else None
-    return family or f"idiolect-{recipe.model.kind}"
+    return families.match(recipe.model) or f"idiolect-{recipe.model.kind}"
 
 
 def check(recipe: Recipe) -> None:
