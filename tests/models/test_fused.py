@@ -202,6 +202,29 @@ def test_attention_and_its_gradients_are_torchs_in_fp32(B, T, H, K, d, packed):
 
 
 @needs_bf16
+@pytest.mark.parametrize("scale", [None, 1.0])
+@pytest.mark.parametrize(
+    ("B", "T", "S", "H", "K", "d"), [(3, 101, 53, 6, 6, 64), (5, 7, 131, 4, 2, 32), (2, 1, 17, 3, 1, 16)]
+)
+def test_attention_to_another_sequence_and_its_gradients_are_torchs_in_fp32(B, T, S, H, K, d, scale):
+    q, k, v = (drawn(B, n, heads, d, scale=0.5).requires_grad_() for n, heads in ((T, H), (S, K), (S + 1, K)))
+    v = v[:, 1:].detach().requires_grad_()
+    lengths = torch.tensor([S, 1, 5, S - 1, 16])[:B].int()
+    precise = [x.detach().float().requires_grad_() for x in (q, k, v)]
+    heads, mask = [x.transpose(1, 2) for x in precise], (torch.arange(S) < lengths[:, None])[:, None, None]
+    exact = F.scaled_dot_product_attention(*heads, attn_mask=mask, enable_gqa=True, scale=scale).transpose(1, 2)
+    ours, upstream = fused.attention(q, k, v, causal=False, lengths=lengths, scale=scale), drawn(B, T, H, d)
+    assert_near(ours, exact, times=3)
+    for got, want in zip(gradients(ours, (q, k, v), upstream), gradients(exact, precise, upstream)):
+        assert_near(got, want, times=6 if scale else 3)
+    k.data[1, 1:] = v.data[1, 1:] = 7.0  # what lies past a row's length is not read
+    assert torch.equal(fused.attention(q, k, v, causal=False, lengths=lengths, scale=scale), ours)
+    every = fused.attention(q, k, v, causal=False, scale=scale)
+    whole = torch.full((B,), S).int()
+    assert torch.equal(every, fused.attention(q, k, v, causal=False, lengths=whole, scale=scale))
+
+
+@needs_bf16
 def test_attention_with_scores_far_apart_neither_overflows_nor_vanishes():
     q = torch.full((1, 5, 1, 16), 60.0).bfloat16()
     k = torch.linspace(-60, 60, 5)[None, :, None, None].expand(1, 5, 1, 16).bfloat16()

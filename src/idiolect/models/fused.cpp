@@ -1,5 +1,5 @@
 // The bf16 operations of training that torch's CPU kernels leave slow: the activations of the MLP, norms, rotations, and
-// softmax with its cross-entropy; `fused_attention.h` has causal attention, `fused_products.h` the products with
+// softmax with its cross-entropy; `fused_attention.h` has attention, `fused_products.h` the products with
 // weights, `fused_lstm.h` a recurrent layer.
 //
 // Everything is computed in fp32 and rounded once, to nearest even; each result depends on the input alone, not on the

@@ -79,12 +79,22 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None = None) -> Tensor:
-    """Causal softmax(Q Kᵀ / √d) V: q [B, T, H, d], k and v [B, T, K, d], all bf16 → [B, T, H, d].
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    first: Tensor | None = None,
+    *,
+    causal: bool = True,
+    lengths: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale Q Kᵀ) V: q [B, T, H, d], k and v [B, S, K, d], all bf16 → [B, T, H, d]; scale is 1 / √d if unset.
 
-    first int32 [B, T], when given, is the first position that each query reads; it reads on to its own.
+    Causal queries (S = T) read on to their own position; first int32 [B, T], when given, is where each begins.
+    Others read all keys, or the first lengths[b] of them (int32 [B], none below 1).
     """
-    return _Attention.apply(q, k, v, first)
+    return _Attention.apply(q, k, v, first, lengths, causal, scale)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -211,11 +221,20 @@ def norm_backward(
     return dx, low, dweight, dbias
 
 
-def attention_forward(q: Tensor, k: Tensor, v: Tensor, first: Tensor | None) -> tuple[Tensor, Tensor]:
+def attention_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    first: Tensor | None,
+    lengths: Tensor | None = None,
+    causal: bool = True,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
     """`attention`, whose heads' numbers lie side by side, and fp32 [B, H, T], the log of each row's sum."""
     B, T, H, _ = q.shape
+    assert lengths is None or not causal
     out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(B, H, T, dtype=torch.float32)
-    _loaded().attention(_shape(q, k, v), *_pointers(q, k, v, first, out, lse))
+    _loaded().attention(_shape(q, k, v, causal, scale), *_pointers(q, k, v, first, lengths, out, lse))
     return out, lse
 
 
@@ -228,9 +247,13 @@ def attention_backward(
     lse: Tensor,
     dout: Tensor,
     into: Sequence[Tensor],
+    lengths: Tensor | None = None,
+    causal: bool = True,
+    scale: float | None = None,
 ) -> None:
     """Writes the gradients of q, k and v `into` tensors that lie as they do; dout [B, T, H, d] is contiguous."""
-    _loaded().attention_backward(_shape(q, k, v), *_pointers(q, k, v, first, out, lse, dout, *into))
+    pointers = _pointers(q, k, v, first, lengths, out, lse, dout, *into)
+    _loaded().attention_backward(_shape(q, k, v, causal, scale), *pointers)
 
 
 def _loaded() -> ctypes.CDLL:
@@ -409,17 +432,20 @@ class _Shape(ctypes.Structure):
     """fused.cpp's Attention."""
 
     _fields_ = (
-        *((name, ctypes.c_long) for name in ("B", "T", "H", "K", "d")),
+        *((name, ctypes.c_long) for name in ("B", "T", "S", "H", "K", "d")),
         *((name, ctypes.c_long * 3) for name in ("q", "k", "v")),
         ("scale", ctypes.c_float),
+        ("causal", ctypes.c_int),
         ("threads", ctypes.c_int),
     )
 
 
-def _shape(q: Tensor, k: Tensor, v: Tensor) -> Any:
-    B, T, H, d = q.shape
+def _shape(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float | None) -> Any:
+    (B, T, H, d), (_, S, K, _) = q.shape, k.shape
+    assert not causal or T == S
     strides = [(ctypes.c_long * 3)(*x.stride()[:3]) for x in (q, k, v)]
-    return ctypes.byref(_Shape(B, T, H, k.shape[2], d, *strides, d**-0.5, torch.get_num_threads()))
+    scale = d**-0.5 if scale is None else scale
+    return ctypes.byref(_Shape(B, T, S, H, K, d, *strides, scale, causal, torch.get_num_threads()))
 
 
 def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p | None]:
@@ -428,16 +454,28 @@ def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p | None]:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, first: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        first: Tensor | None,
+        lengths: Tensor | None,
+        causal: bool,
+        scale: float | None,
+    ) -> Tensor:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        out, lse = attention_forward(q, k, v, first)
-        ctx.save_for_backward(q, k, v, first, out, lse)
+        out, lse = attention_forward(q, k, v, first, lengths, causal, scale)
+        ctx.save_for_backward(q, k, v, first, out, lse, lengths)
+        ctx.causal, ctx.scale = causal, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, first, out, lse = ctx.saved_tensors
+        q, k, v, first, out, lse, lengths = ctx.saved_tensors
         gradients = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in (q, k, v)]
-        attention_backward(q, k, v, first, out, lse, dout.contiguous(), gradients)
-        return *gradients, None
+        attention_backward(
+            q, k, v, first, out, lse, dout.contiguous(), gradients, lengths, causal=ctx.causal, scale=ctx.scale
+        )
+        return *gradients, None, None, None, None

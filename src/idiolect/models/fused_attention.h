@@ -1,11 +1,12 @@
-// Causal attention: a block of queries of one head against the keys it reads, all in the nearest caches.
+// Attention: a block of queries of one head against the keys it reads, all in the nearest caches.
 
 #include "fused_numbers.h"
 
 struct Attention {
-  long B, T, H, K, d;      // rows, positions, query heads, key/value heads, width of a head
+  long B, T, S, H, K, d;   // rows, queries, keys, query heads, key/value heads, width of a head
   long q[3], k[3], v[3];   // strides over rows, positions and heads, of the gradients too
   float scale;
+  int causal;              // query t reads on to key t (T = S); otherwise all read the same keys
   int threads;
 };
 
@@ -36,16 +37,18 @@ void interleave(const bf16* x, long s, int T, int d, uint32_t* out) {
 
 // One block of queries of one head, and the keys it reads: all from `c0` on, `n` of them
 struct Block {
-  int r0, m, c0, n;
+  int r0, m, c0, n, keys;
+  bool causal;
   const int* first;  // the first key each query may read, or null: 0
 
-  Block(int r0, int T, const int* first) : r0(r0), m(std::min(ROWS, T - r0)), c0(first ? r0 : 0), first(first) {
+  Block(int r0, int T, int keys, bool causal, const int* first)
+      : r0(r0), m(std::min(ROWS, T - r0)), c0(first ? r0 : 0), keys(keys), causal(causal), first(first) {
     for (int i = 0; first && i < m; i++) c0 = std::min(c0, first[r0 + i]);
     c0 = c0 / 16 * 16;
-    n = (r0 + m + 15) / 16 * 16 - c0;
+    n = ((causal ? r0 + m : keys) + 15) / 16 * 16 - c0;
   }
   int begin(int i) const { return i < m && first ? first[r0 + i] - c0 : 0; }
-  int end(int i) const { return i < m ? r0 + i + 1 - c0 : 0; }  // a row past the block reads nothing
+  int end(int i) const { return i < m ? (causal ? r0 + i + 1 : keys) - c0 : 0; }  // a row past the block reads nothing
   int reach(int i) const { return end(std::min(i + STRIP, m) - 1); }  // the end of the strip that row i begins
   // which of the keys j … j + 15 query i reads
   __mmask16 reads(int i, int j) const {
@@ -69,7 +72,8 @@ struct Block {
   void gather(int d, const bf16* Pt, const uint32_t* X, float* G, long W) const {
     for (int c = 0; c < d; c += 64)
       for (int j = 0; j < n; j += STRIP) {
-        const int from = std::max(0, j - (r0 - c0)) / 2, k = (m + 1) / 2 - from;  // earlier queries do not reach j
+        const int from = causal ? std::max(0, j - (r0 - c0)) / 2 : 0;  // earlier queries do not reach j
+        const int k = (m + 1) / 2 - from;
         if (k > 0)
           strip<true>(std::min(64, d - c), k, Pt + 2 * (from * W + j), 2, 2 * W, X + from * d + c, d,
                       G + (c0 + j) * d + c, d);
@@ -81,9 +85,9 @@ struct Block {
 
 extern "C" {
 
-void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, const int* first, bf16* out,
-               float* lse) {
-  const int T = s->T, d = s->d, W = (T + 15) / 16 * 16 + 16;  // 16 more, lest rows share few cache sets
+void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, const int* first, const int* lengths,
+               bf16* out, float* lse) {
+  const int T = s->T, d = s->d, W = (s->S + 15) / 16 * 16 + 16;  // 16 more, lest rows share few cache sets
   const __m512 scale = _mm512_set1_ps(s->scale * 1.44269504f);
 #pragma omp parallel num_threads(s->threads)
   {
@@ -94,11 +98,12 @@ void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, 
     for (long job = 0; job < s->B * s->K; job++) {
       const long b = job / s->K, g = job % s->K, group = s->H / s->K;
       const bf16 *keys = k + b * s->k[0] + g * s->k[2], *values = v + b * s->v[0] + g * s->v[2];
-      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.get(), W);
-      interleave(values, s->v[1], T, d, vp.get());
+      const int N = lengths ? lengths[b] : s->S;  // the keys that this row reads
+      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, N, d / 2, kt.get(), W);
+      interleave(values, s->v[1], N, d, vp.get());
       for (long h = g * group; h < (g + 1) * group; h++)
         for (int r0 = 0; r0 < T; r0 += ROWS) {
-          const Block block(r0, T, first ? first + b * T : nullptr);
+          const Block block(r0, T, N, s->causal, first ? first + b * T : nullptr);
           for (int i = 0; i < block.m; i++)
             std::copy_n(q + b * s->q[0] + (r0 + i) * s->q[1] + h * s->q[2], d, &Q[i * d]);
           block.scores(d, Q.get(), kt.get(), S.get(), W);
@@ -134,8 +139,9 @@ void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, 
 }
 
 void attention_backward(const Attention* s, const bf16* q, const bf16* k, const bf16* v, const int* first,
-                        const bf16* out, const float* lse, const bf16* dout, bf16* dq, bf16* dk, bf16* dv) {
-  const int T = s->T, d = s->d, W = (T + 15) / 16 * 16 + 16;
+                        const int* lengths, const bf16* out, const float* lse, const bf16* dout, bf16* dq, bf16* dk,
+                        bf16* dv) {
+  const int T = s->T, d = s->d, W = (s->S + 15) / 16 * 16 + 16;
   const __m512 scale = _mm512_set1_ps(s->scale), exponent = _mm512_set1_ps(s->scale * 1.44269504f);
 #pragma omp parallel num_threads(s->threads)
   {
@@ -149,14 +155,15 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
     for (long job = 0; job < s->B * s->K; job++) {
       const long b = job / s->K, g = job % s->K, group = s->H / s->K;
       const bf16 *keys = k + b * s->k[0] + g * s->k[2], *values = v + b * s->v[0] + g * s->v[2];
-      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, T, d / 2, kt.get(), W);
-      transpose(reinterpret_cast<const uint32_t*>(values), s->v[1] / 2, T, d / 2, vt.get(), W);
-      interleave(keys, s->k[1], T, d, kp.get());
+      const int N = lengths ? lengths[b] : s->S;  // the keys that this row reads
+      transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, N, d / 2, kt.get(), W);
+      transpose(reinterpret_cast<const uint32_t*>(values), s->v[1] / 2, N, d / 2, vt.get(), W);
+      interleave(keys, s->k[1], N, d, kp.get());
       std::fill_n(gk.get(), W * d, 0.f);
       std::fill_n(gv.get(), W * d, 0.f);
       for (long h = g * group; h < (g + 1) * group; h++)
         for (int r0 = 0; r0 < T; r0 += ROWS) {
-          const Block block(r0, T, first ? first + b * T : nullptr);
+          const Block block(r0, T, N, s->causal, first ? first + b * T : nullptr);
           const int m = block.m;
           float delta[ROWS] = {}, shift[ROWS] = {};
           for (int i = 0; i < m; i++) {
@@ -192,7 +199,9 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
           block.mix(d, DS.get(), kp.get(), O.get(), W);
           for (int i = 0; i < m; i++) round_to(&O[i * d], d, dq + b * s->q[0] + (r0 + i) * s->q[1] + h * s->q[2]);
         }
-      for (int t = 0; t < T; t++) {
+      std::fill_n(&gk[N * d], (s->S - N) * d, 0.f);  // keys that no query reads
+      std::fill_n(&gv[N * d], (s->S - N) * d, 0.f);
+      for (int t = 0; t < s->S; t++) {
         round_to(&gk[t * d], d, dk + b * s->k[0] + t * s->k[1] + g * s->k[2]);
         round_to(&gv[t * d], d, dv + b * s->v[0] + t * s->v[1] + g * s->v[2]);
       }
