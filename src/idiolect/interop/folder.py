@@ -33,7 +33,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LINEAGE = "lineage.json"
-TOKENIZERS = ("tokenizer.json", "vocab.json", "encoder.json")
+TOKENIZERS = ("tokenizer.json", "vocab.json", "encoder.json", "vocab.txt")
 OWN = "idiolect-"
 """How the model types begin that only we can open."""
 FLOATS = ("F64", "F32", "F16", "BF16")

@@ -79,6 +79,44 @@ def token_bytes(spec: Spec) -> list[bytes] | None:
     return [stands_for(token) for token, _ in ordered]
 
 
+def joins(spec: Spec, bytes_: list[bytes] | None) -> list[tuple[bool, bool]]:
+    """Of each id, whether it can go on a word and whether a word can go on after it; bytes_: those of each id.
+
+    A token goes on with the word before it where both say so. WordPieces tell by their prefix and SentencePieces by
+    their mark of a space; where tokens are known by their bytes, words are runs of letters and digits (and of bytes
+    beyond ASCII). Other tokens are words.
+    """
+    model, ordered = spec["model"], sorted(vocabulary(spec).items(), key=lambda item: item[1])
+    if model["type"] == "WordPiece":
+        prefix = model["continuing_subword_prefix"]
+        return [(token.startswith(prefix), True) for token, _ in ordered]
+    if any(step["type"] == "Metaspace" for step in _steps(spec["pre_tokenizer"], "pretokenizers")):
+        return [(not token.startswith("▁"), True) for token, _ in ordered]
+    if bytes_ is None:
+        return [(False, False)] * len(ordered)
+    return [(_is_word(b[:1]), _is_word(b[-1:])) for b in bytes_]
+
+
+def _is_word(byte: bytes) -> bool:
+    return byte.isalnum() or byte >= b"\x80"
+
+
+def frame(spec: Spec) -> tuple[list[int], list[int]] | None:
+    """The ids that the tokenizer's own post-processor puts before and after a text; None when it has none to put."""
+    for step in _steps(spec["post_processor"], "processors"):
+        if step["type"] in ("BertProcessing", "RobertaProcessing"):
+            return [step["cls"][1]], [step["sep"][1]]
+        if step["type"] == "TemplateProcessing":
+            parts: list[list[int]] = [[]]
+            for piece in step["single"]:
+                if "Sequence" in piece:
+                    parts.append([])
+                else:
+                    parts[-1] += step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+            return parts[0], parts[-1]
+    return None
+
+
 def losses(spec: Spec) -> tuple[str, ...]:
     """What of a text does not come back from its ids, in words; empty when all of it does."""
     lost: list[str] = []

@@ -1,4 +1,4 @@
-"""Tokenizers from folders: our own, other people's tokenizer.json, GPT-2's encoder.json and vocab.bpe.
+"""Tokenizers from folders: our own, other people's tokenizer.json, GPT-2's two files, BERT's vocab.txt.
 
 A foreign file is data to be checked before the native parser sees it: known models only, ids dense, control tokens
 what the configuration says, and no pattern that could take quadratic time unless it is trusted.
@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args
 from idiolect import files
 from idiolect.errors import UserError
 from idiolect.tokens import describe, patterns
-from idiolect.tokens.roles import END, PAD, Roles
+from idiolect.tokens.roles import END, MASK, PAD, Roles
 from idiolect.tokens.settings import Kind
 
 LARGEST_FILE = 256 << 20
@@ -22,8 +22,16 @@ LARGEST_FILE = 256 << 20
 MODELS = ("BPE", "WordPiece", "WordLevel", "Unigram")
 PAIRS = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"))
 """How GPT-2 and others name the two files of a byte-level BPE."""
+WORDPIECES = "vocab.txt"
+"""BERT's list of pieces, a line each."""
+ROBERTA = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>", "mask": "<mask>"}
+"""The control tokens in the two files of RoBERTa and its kin, which do not say that they are."""
+BERT = {role: f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
+"""The control tokens among BERT's pieces, where the configuration does not name others."""
 ENDS = (END, "</s>", "<eos>", "<|end_of_text|>", "<|im_end|>", "[SEP]")
 """Names under which an end of text is looked for when the configuration names none."""
+MASKS = (MASK, "[MASK]", "<mask>")
+"""Likewise for the mask."""
 
 T = TypeVar("T")
 
@@ -38,13 +46,13 @@ def locate(folder: Path) -> Path:
 
 def _missing(folder: Path) -> UserError:
     return UserError(
-        f"{folder} holds no tokenizer (tokenizer.json, or encoder.json and vocab.bpe)",
+        f"{folder} holds no tokenizer (tokenizer.json, encoder.json and vocab.bpe, or vocab.txt)",
         "give a folder that `idiolect tokenizer train` or `idiolect train` wrote, or a Hugging Face model folder",
     )
 
 
 def _json_or_pair(folder: Path) -> tuple[str, ...]:
-    options = (("tokenizer.json",), *PAIRS)
+    options = (("tokenizer.json",), *PAIRS, (WORDPIECES,))
     return next((names for names in options if all((folder / name).is_file() for name in names)), ())
 
 
@@ -62,9 +70,16 @@ def read(folder: Path, trust: bool = False) -> tuple[describe.Spec, Roles, str |
         raise _missing(folder)
     if (folder / files.MANIFEST).is_file():
         files.verify(folder, only=(*names, "special_tokens_map.json", "tokenizer_config.json"))
-    path = folder / names[0]
-    spec = _tokenizer_json(path) if len(names) == 1 else _gpt2(path, folder / names[1])
-    config = _config(folder)
+    path, config = folder / names[0], _config(folder)
+    if path.name == WORDPIECES:
+        config = {f"{role}_token": token for role, token in BERT.items()} | config
+        spec = _bert(path, config)
+    elif len(names) == 1:
+        spec = _tokenizer_json(path)
+    else:
+        spec = _gpt2(path, folder / names[1])
+        if _is_roberta(spec["model"]["vocab"]):
+            config = {f"{role}_token": token for role, token in ROBERTA.items()} | config
     if not trust:
         for pattern in describe.patterns(spec):
             if reason := patterns.why_not(pattern):
@@ -182,12 +197,13 @@ def _gpt2(vocabulary: Path, merges: Path) -> describe.Spec:
         raise damaged(merges, str(error)) from None
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     own = _load(vocabulary)
+    controls = [*ROBERTA.values()] if _is_roberta(own) else [END] if END in own else []
     spec: describe.Spec = {
         "version": "1.0",
-        "added_tokens": [describe.control_token(own[END], END)] if END in own else [],
+        "added_tokens": [describe.control_token(own[name], name) for name in controls],
         "normalizer": None,
         "pre_tokenizer": describe.byte_level(use_regex=True),
-        "post_processor": None,
+        "post_processor": _between("RobertaProcessing", own, "<s>", "</s>") if _is_roberta(own) else None,
         "decoder": describe.byte_level(use_regex=True),
         "model": {"type": "BPE", "vocab": own, "merges": pairs},
     }
@@ -199,14 +215,66 @@ def _gpt2(vocabulary: Path, merges: Path) -> describe.Spec:
     return guarded(merges, lambda: _canonical(spec))
 
 
+def _bert(path: Path, config: dict[str, Any]) -> describe.Spec:
+    """The spec of BERT's WordPiece from its list of pieces (Devlin et al. 2019; the defaults are those of its code)."""
+    _check_size(path)
+    try:
+        pieces = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise damaged(path, str(error)) from None
+    own = {piece.rstrip("\r"): i for i, piece in enumerate(pieces)}
+    roles = {role: _text(config[f"{role}_token"]) or token for role, token in BERT.items()}
+    if missing := sorted(set(roles.values()) - own.keys()):
+        raise damaged(path, f"it lacks the piece {missing[0]}")
+    spec: describe.Spec = {
+        "version": "1.0",
+        "added_tokens": [describe.control_token(own[name], name) for name in roles.values()],
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+            "strip_accents": config.get("strip_accents"),
+            "lowercase": config.get("do_lower_case", True),
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": _between("BertProcessing", own, roles["cls"], roles["sep"]),
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {
+            "type": "WordPiece",
+            "vocab": own,
+            "unk_token": roles["unk"],
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+        },
+    }
+    problem = _problem(spec)
+    if problem:
+        raise damaged(path, problem)
+    return guarded(path, lambda: _canonical(spec))
+
+
+def _is_roberta(own: Any) -> bool:
+    return all(token in own for token in ROBERTA.values())
+
+
+def _between(kind: str, own: dict[str, int], before: str, after: str) -> dict[str, Any]:
+    """A post-processor that puts a text between two control tokens."""
+    ends = {"cls": [before, own[before]], "sep": [after, own[after]]}
+    return {"type": kind, **ends} | ({"trim_offsets": True, "add_prefix_space": False} if kind[0] == "R" else {})
+
+
+def _text(token: Any) -> str | None:
+    """A token of a configuration, which may be written with its flags."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else None
+
+
 def _roles(spec: describe.Spec, config: dict[str, Any], path: Path) -> Roles:
     """Which tokens end, begin and pad; those a foreign tokenizer lacks are added to `spec`."""
 
     def named(*roles: str) -> str | None:
         for role in roles:
-            token = config.get(role)
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
+            if token := _text(config.get(role)):
                 if token not in ids:
                     raise damaged(path, f"the {role} of its configuration, {token!r}, is not in its vocabulary")
                 return token
@@ -215,22 +283,33 @@ def _roles(spec: describe.Spec, config: dict[str, Any], path: Path) -> Roles:
     ids = describe.vocabulary(spec)
     special = {token["content"] for token in spec["added_tokens"] if token["special"]}
     end = named("eos_token", "sep_token") or next((name for name in ENDS if name in special), None)
-    end = end or _add(spec, END, ids)
+    end = end or add(spec, END)
     begin = named("bos_token", "cls_token") or end
     pad = named("pad_token") or (PAD if PAD in special else None)
     if pad is None or pad in (end, begin):
-        pad = _add(spec, PAD, ids)
+        pad = add(spec, PAD)
     model = spec["model"]
     unknown = model.get("unk_token")
     if model["type"] == "Unigram" and model.get("unk_id") is not None:
         unknown = model["vocab"][model["unk_id"]][0]
-    return Roles(end, begin, pad, unknown if unknown in ids and unknown not in (end, begin, pad) else None)
+    mask = named("mask_token") or next((name for name in MASKS if name in special), None)
+    taken = (end, begin, pad)
+    return Roles(
+        end,
+        begin,
+        pad,
+        unknown=unknown if unknown in ids and unknown not in taken else None,
+        mask=None if mask in taken else mask,
+    )
 
 
-def _add(spec: describe.Spec, name: str, ids: dict[str, int]) -> str:
-    """Adds a control token called `name` to `spec`, numbered after all others; a name in use gets a stroke more."""
+def add(spec: describe.Spec, name: str) -> str:
+    """Adds a control token called `name` to `spec`, numbered after all others; a name in use gets a stroke more.
+
+    Returns the name that it got.
+    """
+    ids = describe.vocabulary(spec)
     while name in ids:
         name = name.replace("|>", "'|>")
-    ids[name] = len(ids)
-    spec["added_tokens"].append(describe.control_token(ids[name], name))
+    spec["added_tokens"].append(describe.control_token(len(ids), name))
     return name

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unknown|>"
 """Our control tokens: ids 0 and 1, and 2 for the kinds that can meet words they do not know."""
+MASK = "<|mask|>"
+"""Hides a token from a model that is to fill it in; where it is wanted, the last id."""
 
 
 @dataclass(frozen=True)
@@ -16,3 +18,4 @@ class Roles:
     begin: str = END
     pad: str = PAD
     unknown: str | None = None
+    mask: str | None = None

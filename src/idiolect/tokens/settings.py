@@ -28,6 +28,6 @@ class TokenizerSettings(Settings):
     """Bytes of text that are learnt from at most; of a longer text, stretches (or documents) drawn evenly from all of
     it. Bounds the memory of learning; no effect on char and byte, which take none."""
     from_: Path | None = Field(default=None, alias="from")
-    """A folder with a tokenizer.json (or GPT-2's encoder.json and vocab.bpe) to use instead of learning one."""
+    """A folder with a tokenizer.json (or GPT-2's two files, or BERT's vocab.txt) to use instead of learning one."""
 
     model_config = {"populate_by_name": True}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +19,7 @@ import tokenizers
 from idiolect import files
 from idiolect.errors import UserError
 from idiolect.tokens import bytepairs, describe, folder, tables
-from idiolect.tokens.roles import Roles
+from idiolect.tokens.roles import MASK, Roles
 from idiolect.tokens.stream import TextStream
 
 T = TypeVar("T")
@@ -73,6 +75,8 @@ class Tokenizer:
     """Fills rows; never the same id as `end_id`."""
     unknown_id: int | None
     """Stands for what the vocabulary lacks; None when nothing is ever lacking."""
+    mask_id: int | None
+    """Hides a token that a model is to fill in; None when there is no such token (see `with_mask`)."""
 
     def __init__(self, spec: describe.Spec, roles: Roles, kind: str | None = None, loses: Sequence[str] = ()) -> None:
         """spec: the content of a tokenizer.json, checked (see `tokens.folder`). loses: losses declared beside it."""
@@ -91,8 +95,9 @@ class Tokenizer:
         self.size = len(ids)
         self.end_id, self.begin_id, self.pad_id = ids[roles.end], ids[roles.begin], ids[roles.pad]
         self.unknown_id = None if roles.unknown is None else ids[roles.unknown]
+        self.mask_id = None if roles.mask is None else ids[roles.mask]
         special = {token["id"] for token in self._spec["added_tokens"] if token["special"]}
-        special |= {self.end_id, self.begin_id, self.pad_id}
+        special |= {self.end_id, self.begin_id, self.pad_id} | ({self.mask_id} - {None})
         self._control = np.zeros(self.size, dtype=bool)  # [V]
         self._control[list(special - {self.unknown_id})] = True
         self._hidden = self._control.copy()  # [V] ids that decode to nothing
@@ -101,6 +106,7 @@ class Tokenizer:
         table = describe.token_bytes(self._spec)
         self._bytes = table and [b"" if hide else b for b, hide in zip(table, self._hidden.tolist(), strict=True)]
         self._cut = describe.may_cut(self._spec)
+        self._frame = describe.frame(self._spec) or ([self.begin_id], [])
         canonical = json.dumps(self._spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         """SHA-256 of tokenizer.json in canonical form."""
@@ -108,6 +114,34 @@ class Tokenizer:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies are built anew: the library's own copy would forget that control tokens in a text are text."""
         return Tokenizer, (self._spec, self._roles, self.kind, self.loses)
+
+    def with_mask(self) -> Tokenizer:
+        """This tokenizer, or where it has no mask token, one that has it after all other ids."""
+        if self.mask_id is not None:
+            return self
+        spec = copy.deepcopy(self._spec)
+        return Tokenizer(spec, replace(self._roles, mask=folder.add(spec, MASK)), self.kind, self.loses)
+
+    def framed(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text between what marks its ends for a model that reads it whole, such as [CLS] and [SEP].
+
+        What that is, the tokenizer's own post-processor says; where it has none, the text begins with `begin_id`.
+        """
+        before, after = self._frame
+        return [*before, *ids, *after]
+
+    @functools.cached_property
+    def content(self) -> np.ndarray:
+        """Whether each id stands for text, bool [V]: it is no control token, and not the unknown one."""
+        return ~self._hidden
+
+    @functools.cached_property
+    def joins(self) -> np.ndarray:
+        """Whether each id can go on a word, and whether a word can go on after it, bool [2, V].
+
+        A token goes on with the word before it where both are so; see `describe.joins`.
+        """
+        return np.array(describe.joins(self._spec, self._bytes)).T & self.content
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, none of them a control token. Raises UserError for half a surrogate pair."""
@@ -256,6 +290,8 @@ class Tokenizer:
         }
         if self._roles.unknown is not None:
             config["unk_token"] = self._roles.unknown
+        if self._roles.mask is not None:
+            config["mask_token"] = self._roles.mask
         files.write_text(path / "tokenizer.json", json.dumps(self._spec, ensure_ascii=False, indent=1) + "\n")
         files.write_json(path / "tokenizer_config.json", config)
 
