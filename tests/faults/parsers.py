@@ -37,8 +37,7 @@ from idiolect.interop import folder as model_folder
 from idiolect.models.build import build
 from idiolect.models.ngram import NGram
 from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
-from idiolect.recipes import library, load, pretrain, watch
-from idiolect.recipes.prepare import prepare
+from idiolect.recipes import library, load, tasks, watch
 from idiolect.runs import Run
 from idiolect.text.corpus import Corpus
 from idiolect.text.read import read
@@ -424,9 +423,9 @@ class Checkpoints(Parser):
         run = self.run = Run.open(small_run(root, "lstm"))
         recipe, _ = load.load(str(run.recipe))
         with contextlib.redirect_stderr(io.StringIO()):
-            data = prepare(recipe, run.folder)
-        model, *_ = pretrain.parts(recipe, data)
-        self.parts = (run, recipe, data, model, optimisers.build(model, recipe.train))
+            stage = tasks.prepare(recipe, run.folder)
+        model = stage.model()
+        self.parts = (run, stage, model, optimisers.build(model, recipe.train))
         return {
             f"{self.sealed[0]}/state.json": mutated_json,
             f"{self.sealed[0]}/model.safetensors": mutated_tensors,

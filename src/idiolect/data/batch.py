@@ -16,29 +16,35 @@ IGNORE = -100
 class Batch:
     """B rows of T positions.
 
-    Position t of a row predicts labels[:, t] from ids[:, : t + 1]. Padding is at the right: ids hold the tokenizer's
-    padding id there and labels hold IGNORE.
+    What a label says of its position is the task's: for next tokens, labels[:, t] follows ids[:, : t + 1]. Padding is
+    at the right: ids hold the tokenizer's padding id there and labels hold IGNORE.
     """
 
     ids: Tensor
     """int64 [B, T]."""
     labels: Tensor
-    """int64 [B, T], IGNORE where nothing is predicted."""
+    """int64 [B, T], or [B] where a row has one; IGNORE where nothing is predicted."""
     segments: Tensor | None = None
     """int64 [B, T] document number within the row (0, 1, …; padding -1), or None when no row holds two documents.
 
     Positions attend only within their segment; the position index restarts at 0 where the segment changes.
     """
 
+    lengths: Tensor | None = None
+    """int64 [B] real positions of each row, for models that look to the right of a position; None: all are."""
+    source: Tensor | None = None
+    """What is read before the ids are written: int64 ids [B, S] or float frames [B, S, F]; padding at the right."""
+    source_lengths: Tensor | None = None
+    """int64 [B] real positions of each source."""
+
     @property
     def count(self) -> int:
-        """Supervised positions."""
+        """Supervised labels."""
         return int((self.labels != IGNORE).sum())
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
-        moved = None if self.segments is None else self.segments.to(device)
-        return replace(self, ids=self.ids.to(device), labels=self.labels.to(device), segments=moved)
+        return replace(self, **{k: part.to(device) for k, part in vars(self).items() if isinstance(part, Tensor)})
 
 
 def bits_per_byte(nats: float, bytes_: int) -> float:

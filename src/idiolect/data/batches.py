@@ -57,12 +57,7 @@ class NextToken:
 
     def examples(self, step: int) -> np.ndarray:
         """The example in each row of a step, int64 [rows]."""
-        slots = step * self.rows + np.arange(self.rows)
-        out = np.empty(self.rows, dtype=np.int64)
-        for epoch in np.unique(slots // self.n).tolist():
-            inside = slots // self.n == epoch
-            out[inside] = seeds.permute(slots[inside] % self.n, self.n, seeds.derive(self.seed, "epoch", epoch))
-        return out
+        return drawn(step * self.rows + np.arange(self.rows), self.n, self.seed)
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of one step, each ids and labels [rows / micro_batches, T]."""
@@ -84,6 +79,15 @@ class NextToken:
         segments.flat[target] = np.repeat(np.arange(len(row)) - first, lengths)
         shown = torch.from_numpy(segments) if self.shared else None
         return Batch(torch.from_numpy(ids), torch.from_numpy(labels), shown)
+
+
+def drawn(slots: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """The example in each slot, int64 like `slots`: epoch = slot // n; example = permutation(seed, epoch)[slot % n]."""
+    out = np.empty(slots.shape, dtype=np.int64)
+    for epoch in np.unique(slots // n).tolist():
+        inside = slots // n == epoch
+        out[inside] = seeds.permute(slots[inside] % n, n, seeds.derive(seed, "epoch", epoch))
+    return out
 
 
 def next_token(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,3 +23,32 @@ class DataSettings(Settings):
     """The field of a jsonl or parquet row that holds the text."""
     packing: Literal["documents", "stream"] = "documents"
     """documents: several documents share a row without seeing one another; stream: windows of one endless text."""
+
+
+class NextTokenTask(Settings):
+    """Each token of a text from those before it."""
+
+    kind: Literal["next-token"] = "next-token"
+    """The task."""
+
+
+class PairsTask(Settings):
+    """A target text from a source text: translation, summaries, answers."""
+
+    kind: Literal["pairs"] = "pairs"
+    """The task."""
+    source: str = "source"
+    """The field of a jsonl or parquet row, or the column of a csv or tsv file, that is read; a number counts columns
+    from 1 in a file without a header."""
+    target: str = "target"
+    """The field or column that is written."""
+    targets: tuple[Path, ...] = ()
+    """Plain text files whose line i answers line i of data.train's; unset: source and target are fields of one file."""
+    validation_targets: Path | None = None
+    """The same for data.validation, where that is a plain text file."""
+    prefix: str = ""
+    """Text put before every source, which tells a model of many tasks what is asked."""
+
+
+Task = NextTokenTask | PairsTask
+TaskSettings = Annotated[Task, Field(discriminator="kind")]

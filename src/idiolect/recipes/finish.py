@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from idiolect import __version__, config, devices
-from idiolect.evaluate import baselines
 from idiolect.interop import folder
 from idiolect.models.ngram import NGram
 from idiolect.recipes import watch
-from idiolect.recipes.prepare import Prepared, say
+from idiolect.recipes.prepare import say
 from idiolect.recipes.settings import Recipe
+from idiolect.recipes.stage import Stage
 from idiolect.report import Report
 from idiolect.runs import Run
 
@@ -29,30 +29,29 @@ def spent(totals: watch.Totals, device: str = "cpu") -> dict[str, Any]:
     return out
 
 
-def finish(
-    run: Run, recipe: Recipe, data: Prepared, model: Any, steps: int, totals: watch.Totals, accepted: list[str]
-) -> dict[str, Any]:
+def finish(run: Run, stage: Stage, model: Any, steps: int, totals: watch.Totals, accepted: list[str]) -> dict[str, Any]:
     """Scores all of the held-out text, writes the model folder and the report, returns the result."""
+    recipe = stage.recipe
     say("scoring all of the held-out text")
-    validation = watch.score_held_out(model, data)
+    validation = stage.score(model)
     about = {
         "family": recipe.model.kind,
         "parameters": parameters(model),
         "steps": steps,
         "validation": validation,
-        "baselines": _baselines(data),
+        "baselines": stage.baselines(),
         **spent(totals, recipe.resolved.device if recipe.resolved else "cpu"),
     }
     lineage = {
         "idiolect": __version__,
         "recipe": config.dump(recipe),
-        "fingerprints": dict(data.fingerprints),
+        "fingerprints": dict(stage.fingerprints),
         "accepted_changes": accepted,
         "results": about,
     }
     if hasattr(model, "to"):
         model.to("cpu")
-    folder.save(run.model, model, data.tokenizer, lineage)
+    folder.save(run.model, model, stage.tokenizer, lineage)
     run.append_metrics({"step": steps, **{f"final.{key}": value for key, value in validation.items()}})
     write_report(run, recipe, about)
     return {"run": str(run.folder), "model": str(run.model), "report": str(run.report), **about}
@@ -63,15 +62,6 @@ def parameters(model: Any) -> int:
     if isinstance(model, NGram):
         return sum(t.numel() for name, t in model.tensors().items() if name.startswith(("counts.", "scores.")))
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _baselines(data: Prepared) -> dict[str, dict[str, Any]]:
-    """Uniform, unigram and gzip over the same held-out bytes."""
-    return {
-        "uniform": baselines.uniform(data.held, data.tokenizer).json(),
-        "unigram": baselines.unigram(data.held, data.tokenizer, data.train).json(),
-        "gzip": {"bits_per_byte": baselines.gzip(document.text for document in data.held_text)},
-    }
 
 
 def write_report(run: Run, recipe: Recipe, about: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import check_fits, training_memory
 from idiolect.plan.parameters import count
 from idiolect.recipes import load
-from idiolect.recipes.prepare import Prepared
 from idiolect.recipes.settings import Recipe
+from idiolect.recipes.stage import Stage
 
 
 def plan(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -67,14 +67,15 @@ def check(recipe: Recipe) -> None:
         _check(recipe, recipe.tokenizer.size, 0)
 
 
-def of_run(recipe: Recipe, data: Prepared) -> dict[str, Any]:
+def of_run(stage: Stage) -> dict[str, Any]:
     """The plan of a run whose text is known, with the fingerprints of what it goes out from; checked like `check`."""
-    _check(recipe, data.tokenizer.size, data.train.tokens)
+    vocabulary = stage.tokenizer.size
+    _check(stage.recipe, vocabulary, stage.tokens)
     return {
-        **numbers(recipe, data.tokenizer.size, data.train.tokens),
-        "vocabulary": data.tokenizer.size,
-        "training_tokens": data.train.tokens,
-        "fingerprints": dict(data.fingerprints),
+        **numbers(stage.recipe, vocabulary, stage.tokens),
+        "vocabulary": vocabulary,
+        "training_tokens": stage.tokens,
+        "fingerprints": dict(stage.fingerprints),
     }
 
 

@@ -1,22 +1,18 @@
-"""The verbs `train` and `resume`, and the two stages behind them: counting (n-gram) and the loop (all the others)."""
+"""The verbs `train` and `resume`: whatever the task, its stage goes through the one loop, or (an n-gram) is counted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from idiolect import config, files
-from idiolect.data.batches import NextToken, next_token
-from idiolect.models.build import build
-from idiolect.models.ngram import NGram
-from idiolect.models.settings import NGramSettings
-from idiolect.recipes import finish, load, planning, watch
-from idiolect.recipes.prepare import Prepared, prepare, say
+from idiolect.data.batch import Batch
+from idiolect.recipes import finish, load, planning, tasks, watch
+from idiolect.recipes.next_token import NextToken
+from idiolect.recipes.prepare import say
 from idiolect.recipes.settings import Recipe
+from idiolect.recipes.stage import Stage
 from idiolect.runs import Run
 from idiolect.train import checkpoint, hooks, objectives, optimisers, resolve, schedules
 from idiolect.train.loop import FINISHED, Diverged, Hook, Memory, fit
@@ -68,41 +64,39 @@ def _go(
 ) -> dict[str, Any]:
     """Prepares, runs the stage, and finishes; the caller holds the run's lock."""
     files.sweep(run.folder)
-    data = prepare(recipe, run.folder)
-    plan = planning.of_run(recipe, data)
+    stage = tasks.prepare(recipe, run.folder)
+    plan = planning.of_run(stage)
     if run.plan.exists():
         before = files.read_json(run.plan)
         with files.understood(run.plan):
             prints, accepted = dict(before["fingerprints"]), [str(line) for line in before.get("accepted_changes", ())]
-        changes = checkpoint.check_unchanged(prints, data.fingerprints, accept)
+        changes = checkpoint.check_unchanged(prints, stage.fingerprints, accept)
         plan["accepted_changes"] = [*accepted, *changes]
     files.write_json(run.plan, plan)
-    if isinstance(recipe.model, NGramSettings):
-        model, reason, steps, totals = count(recipe, data)
-        totals.tokens = data.train.labels
+    if recipe.model.kind == "ngram":
+        model, reason, steps, totals = count(stage)
         run.truncate_metrics(-1)
     else:
-        model, reason, steps, totals = neural(run, recipe, data, step, extra)
+        model, reason, steps, totals = neural(run, stage, step, extra)
     if reason not in (FINISHED, hooks.EARLY_STOP):
         return finish.stopped(run, reason, steps, totals)
-    return finish.finish(run, recipe, data, model, steps, totals, plan.get("accepted_changes", []))
+    return finish.finish(run, stage, model, steps, totals, plan.get("accepted_changes", []))
 
 
-def count(recipe: Recipe, data: Prepared) -> Ended:
+def count(stage: Stage) -> Ended:
     """Counting: one pass, no steps."""
-    tokenizer = data.tokenizer
-    assert isinstance(recipe.model, NGramSettings)
-    ids = {"begin_id": tokenizer.begin_id, "end_id": tokenizer.end_id, "pad_id": tokenizer.pad_id}
-    model = NGram(recipe.model, tokenizer.size, **ids)
-    return model.fit(data.train), FINISHED, 0, watch.Totals()
+    assert isinstance(stage, NextToken)
+    totals = watch.Totals()
+    totals.tokens = stage.train.labels
+    return stage.model().fit(stage.train), FINISHED, 0, totals
 
 
-def neural(run: Run, recipe: Recipe, data: Prepared, step: int | None, extra: Sequence[Hook]) -> Ended:
-    """The loop: next-token cross-entropy over batches computed from (data, seed, step)."""
-    model, batch_at, objective = parts(recipe, data)
+def neural(run: Run, stage: Stage, step: int | None, extra: Sequence[Hook]) -> Ended:
+    """The loop: the stage's objective over batches computed from (data, seed, step)."""
+    recipe, model, batch_at, objective = stage.recipe, stage.model(), stage.batches(), stage.objective()
     resolved = resolve_once(run, recipe, model, batch_at, objective)
     optimizer, memory = optimisers.build(model, recipe.train, resolved.precision), Memory(resolved)
-    with watch.watching(run, recipe, resolved, data, model, optimizer, memory, step) as watched:
+    with watch.watching(run, stage, resolved, model, optimizer, memory, step) as watched:
         try:
             reason = fit(
                 model,
@@ -127,28 +121,12 @@ def neural(run: Run, recipe: Recipe, data: Prepared, step: int | None, extra: Se
     return model, reason, watched.step, watched.totals
 
 
-def parts(recipe: Recipe, data: Prepared) -> tuple[Any, NextToken, objectives.Objective]:
-    """The model with fresh weights, the batches and the objective."""
-    tokenizer = data.tokenizer
-    assert not isinstance(recipe.model, NGramSettings)
-    batch_at = next_token(
-        data.train,
-        context=recipe.model.context,
-        batch_tokens=recipe.train.batch_tokens,
-        micro_batches=recipe.train.micro_batches,
-        seed=recipe.train.seed,
-        packing=recipe.data.packing,
-        begin_id=tokenizer.begin_id,
-        end_id=tokenizer.end_id,
-        pad_id=tokenizer.pad_id,
-    )
-    widths = tokenizer.token_bytes()
-    objective = partial(objectives.next_token, token_bytes=None if widths is None else torch.as_tensor(widths))
-    return build(recipe.model, tokenizer.size, seed=recipe.train.seed), batch_at, objective
-
-
 def resolve_once(
-    run: Run, recipe: Recipe, model: Any, batch_at: NextToken, objective: objectives.Objective
+    run: Run,
+    recipe: Recipe,
+    model: Any,
+    batch_at: Callable[[int], Sequence[Batch]],
+    objective: objectives.Objective,
 ) -> Resolved:
     """The run's automatic choices: those it recorded, or made now and recorded in its recipe.toml."""
     if recipe.resolved is not None:

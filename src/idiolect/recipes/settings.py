@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
+from pydantic import model_validator
+
 from idiolect.config import Settings
-from idiolect.data.settings import DataSettings
+from idiolect.data.settings import DataSettings, NextTokenTask, PairsTask, Task, TaskSettings
 from idiolect.models.settings import ModelSettings
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.train.settings import (
@@ -15,12 +19,21 @@ from idiolect.train.settings import (
     ValidationSettings,
 )
 
+CAUSAL = ("ngram", "rnn", "lstm", "gru", "decoder")
+MODELS: dict[type[Task], tuple[str, ...]] = {
+    NextTokenTask: CAUSAL,
+    PairsTask: ("seq2seq", "encoder-decoder"),
+}
+"""The model kinds that learn each task; the first task that lists a kind is what it learns unless told otherwise."""
+
 
 class Recipe(Settings):
     """Text, tokenizer, model, and how the one is learnt from the other."""
 
     data: DataSettings
     """The text."""
+    task: TaskSettings | None = None
+    """What is learnt from it; unset: what the family of the model is for."""
     tokenizer: TokenizerSettings = TokenizerSettings()
     """The tokenizer."""
     model: ModelSettings
@@ -37,3 +50,18 @@ class Recipe(Settings):
     """Where metrics go."""
     resolved: Resolved | None = None
     """What was chosen automatically at the start; written by the run, used again by every resume."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        kinds = MODELS[type(self.doing)]
+        if self.model.kind not in kinds:
+            what, of = f"task.kind={self.doing.kind}", ", ".join(kinds)
+            raise ValueError(f"{what} is not for model.kind={self.model.kind}; it takes one of {of}")
+        return self
+
+    @property
+    def doing(self) -> Task:
+        """The task, given or not."""
+        if self.task is not None:
+            return self.task
+        return next(task() for task, kinds in MODELS.items() if self.model.kind in kinds)

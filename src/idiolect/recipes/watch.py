@@ -8,13 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from idiolect import files, track
-from idiolect.decode.generate import complete
-from idiolect.decode.settings import DecodeSettings
 from idiolect.errors import UserError
-from idiolect.evaluate.score import unnormalised
-from idiolect.evaluate.verbs import evaluate_shards
-from idiolect.recipes.prepare import Prepared, say
-from idiolect.recipes.settings import Recipe
+from idiolect.recipes.prepare import say
+from idiolect.recipes.stage import Stage
 from idiolect.runs import Run
 from idiolect.train import checkpoint, hooks
 from idiolect.train.checkpoint import Snapshot
@@ -46,20 +42,18 @@ class Totals:
 class Watched:
     """The run's hooks, and what it takes to save and restore it."""
 
-    def __init__(
-        self, run: Run, recipe: Recipe, data: Prepared, model: Any, optimizer: Optimizer, memory: Memory
-    ) -> None:
-        self.run, self.recipe, self.data = run, recipe, data
+    def __init__(self, run: Run, stage: Stage, model: Any, optimizer: Optimizer, memory: Memory) -> None:
+        self.run, self.stage, self.recipe = run, stage, stage.recipe
         self.model, self.optimizer = model, optimizer
         self.step = 0
         self.saved = -1
         self.hooks: list[Hook] = []
         self.totals = Totals()
         self.validate = hooks.Validate(
-            lambda: _numbers(score_held_out(model, data, recipe.validation.tokens)),
-            every=recipe.validation.every,
-            patience=recipe.validation.patience,
-            gap_alarm=recipe.validation.gap_alarm,
+            self._score,
+            every=self.recipe.validation.every,
+            patience=self.recipe.validation.patience,
+            gap_alarm=self.recipe.validation.gap_alarm,
             write=self.write,
             warn=say,
         )
@@ -105,7 +99,7 @@ class Watched:
             say(f"nothing is kept aside: {error.what}")
 
     def _snapshot(self) -> Snapshot:
-        about = {**self.data.fingerprints, "validation_loss": self._validation_loss()}
+        about = {**self.stage.fingerprints, "validation_loss": self._validation_loss()}
         memory = {name: part.state() for name, part in self.remembering.items()}
         return Snapshot(self.step, self.model.state_dict(), self.optimizer.tensors(), memory, about)
 
@@ -125,15 +119,20 @@ class Watched:
         if step.step % self.recipe.checkpoint.every == 0 or improved:
             self.save("interval")
 
+    def _score(self) -> dict[str, float]:
+        """The held-out figures worth a curve."""
+        found = self.stage.score(self.model, self.recipe.validation.tokens)
+        return {key: float(found[key]) for key in self.stage.curves if found.get(key) is not None}
+
     def write_sample(self) -> str:
         """A short text of the model's own."""
-        asked = self.recipe.sample
-        settings = DecodeSettings(max_tokens=asked.tokens, temperature=asked.temperature, seed=self.step)
         with hooks.evaluating(self.model):
-            return asked.prompt + complete(self.model, self.data.tokenizer, [asked.prompt], settings)[0].text
+            return self.stage.sample(self.model, self.step)
 
     def sample(self, step: int, text: str) -> None:
         """What the model wrote, into the metrics and onto stderr."""
+        if not text:
+            return
         self.run.append_metrics({"step": step, "sample": text})
         say(f"── step {step} writes ──\n{text}\n──")
 
@@ -141,16 +140,16 @@ class Watched:
 @contextlib.contextmanager
 def watching(
     run: Run,
-    recipe: Recipe,
+    stage: Stage,
     resolved: Resolved,
-    data: Prepared,
     model: Any,
     optimizer: Optimizer,
     memory: Memory,
     step: int | None,
 ) -> Iterator[Watched]:
     """The run restored, and its hooks in the order they act: measured first, saved last, so a checkpoint knows all."""
-    watched = Watched(run, recipe, data, model, optimizer, memory)
+    recipe = stage.recipe
+    watched = Watched(run, stage, model, optimizer, memory)
     watched.restore(step)
     run.truncate_metrics(watched.step)
     names = [name for name in ("tensorboard", "wandb", "mlflow") if getattr(recipe.track, name)]
@@ -169,19 +168,3 @@ def watching(
             stack.enter_context(hooks.stop_on_signals()),
         ]
         yield watched
-
-
-def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
-    """The figures worth a curve."""
-    kept = ("loss", "perplexity", "bits_per_byte")
-    return {key: float(figures[key]) for key in kept if figures[key] is not None}
-
-
-def score_held_out(model: Any, data: Prepared, tokens: int | None = None) -> dict[str, Any]:
-    """The `Evaluation` of the first `tokens` of the held-out text, or of all, as JSON can hold it.
-
-    A model whose scores are not probabilities has none of the numbers, and "reason" says why.
-    """
-    if reason := unnormalised(model, "loss, perplexity and bits per byte"):
-        return {"loss": None, "perplexity": None, "bits_per_byte": None, "reason": reason}
-    return evaluate_shards(model, data.tokenizer, data.held, limit_tokens=tokens).json()

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,20 +33,22 @@ DUCKDB: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_file_cache": "false",  # nothing is read twice
     "autoinstall_known_extensions": "false",  # nothing is fetched
 }
+MAX_BAD = 0.01
+"""The share of a file's rows that may be unreadable."""
 BAD_AT_ONCE = 1000
 """Records read before too large a share of bad ones stops the reading; smaller files are judged at their end."""
 
 
-def kind_of(path: Path) -> str:
-    """The suffix that says how `path` is read, packing apart; empty when it is not one of ours."""
+def kind_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str:
+    """The suffix that says how `path` is read, packing apart; empty when it is none of `suffixes`."""
     name = path.name.lower()
     for packed in PACKED:
         name = name.removesuffix(packed)
     suffix = Path(name).suffix
-    return suffix if suffix in SUFFIXES else ""
+    return suffix if suffix in suffixes else ""
 
 
-def files_of(paths: Iterable[Path | str]) -> list[Path]:
+def files_of(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The files in `paths`, in order; folders are walked, sorted by name, hidden files left out; none comes twice.
 
     Raises UserError for what does not exist and for files of an unknown kind.
@@ -57,8 +59,8 @@ def files_of(paths: Iterable[Path | str]) -> list[Path]:
             raise UserError(f"{path} does not exist", "check the path")
         inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
         for file in sorted(inside) if path.is_dir() else [path]:
-            if not kind_of(file):
-                known = ", ".join(SUFFIXES)
+            if not kind_of(file, suffixes):
+                known = ", ".join(suffixes)
                 raise UserError(
                     f"{file} is of no kind that can be read", f"give {known} files (also {', '.join(PACKED)})"
                 )
@@ -71,7 +73,7 @@ def _hidden(path: Path) -> bool:
 
 
 def read(
-    paths: Iterable[Path | str], *, document: Unit = "file", field: str = "text", max_bad: float = 0.01
+    paths: Iterable[Path | str], *, document: Unit = "file", field: str = "text", max_bad: float = MAX_BAD
 ) -> Iterator[Document]:
     """The documents of the files in `paths`, one after the other, blank ones left out, in bounded memory.
 
@@ -84,8 +86,8 @@ def read(
     """
     readers: dict[str, Callable[[Path], Iterator[Document]]] = {
         **dict.fromkeys(PLAIN, lambda path: _plain(path, document)),
-        ".jsonl": lambda path: _rows(path, _json_rows(path), field, max_bad),
-        ".parquet": lambda path: _rows(path, _parquet_rows(path, field), field, max_bad),
+        ".jsonl": lambda path: _rows(path, json_rows(path), field, max_bad),
+        ".parquet": lambda path: _rows(path, parquet_rows(path, [field]), field, max_bad),
     }
     empty = True
     for path in files_of(paths):
@@ -161,29 +163,40 @@ def _paragraphs(units: Iterable[str], path: Path) -> Iterator[str]:
 
 def _rows(path: Path, rows: Iterable[Any], field: str, max_bad: float) -> Iterator[Document]:
     """The documents of rows: mappings, or a ValueError saying why the row could not be read."""
-    bad, number, first = 0, -1, ""
-    for number, row in enumerate(rows):
-        problem = str(row) if isinstance(row, ValueError) else _problem(row, field)
-        if problem:
-            bad += 1
-            first = first or f"row {number + 1}: {problem}"
-            if number >= BAD_AT_ONCE and bad > max_bad * (number + 1):
-                break
-        elif row[field].strip():
+    hint = f"name the field that holds the text (now {field!r})"
+    for number, row in good(path, rows, lambda row: problem(row, field), hint, max_bad):
+        if row[field].strip():
             rest = {key: value for key, value in row.items() if key != field}
             yield Document(row[field], f"{path.name}:{number}", str(path), metadata=rest)
+
+
+def good(
+    path: Path, rows: Iterable[Any], problem_of: Callable[[Any], str], hint: str, max_bad: float = MAX_BAD
+) -> Iterator[tuple[int, Any]]:
+    """(number, row) of the rows of a file that can be used; others are left out, counted and logged.
+
+    A row is a value, or a ValueError saying why it could not be read. Raises UserError, with the hint, when more than
+    `max_bad` of them are bad.
+    """
+    bad, number, first = 0, -1, ""
+    for number, row in enumerate(rows):
+        found = str(row) if isinstance(row, ValueError) else problem_of(row)
+        if not found:
+            yield number, row
+            continue
+        bad += 1
+        first = first or f"row {number + 1}: {found}"
+        if number >= BAD_AT_ONCE and bad > max_bad * (number + 1):
+            break
     if not bad:
         return
     if bad > max_bad * (number + 1):
-        raise UserError(
-            f"{path}: {bad} of {number + 1} rows cannot be read ({first})",
-            f"mend the file, or name the field that holds the text (now {field!r})",
-        )
+        raise UserError(f"{path}: {bad} of {number + 1} rows cannot be read ({first})", f"mend the file, or {hint}")
     log.warning("%s: left out %d of %d rows (%s)", path, bad, number + 1, first)
 
 
-def _problem(row: Any, field: str) -> str:
-    """Why a row holds no text, or an empty string."""
+def problem(row: Any, field: str) -> str:
+    """Why a row holds no text in the field, or an empty string."""
     if not isinstance(row, dict):
         return "not an object"
     text = row.get(field)
@@ -196,7 +209,7 @@ def _problem(row: Any, field: str) -> str:
     return ""
 
 
-def _json_rows(path: Path) -> Iterator[Any]:
+def json_rows(path: Path) -> Iterator[Any]:
     """Each line's JSON value, or a ValueError: why it has none; blank lines are left out."""
     for line in lines(chunks(path), path, b"\n"):
         if not line.strip():
@@ -221,8 +234,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _parquet_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
-    """The rows of a parquet file; a packed one is unpacked beside the system's temporary files first."""
+def parquet_rows(path: Path, fields: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file; a packed one is unpacked beside the system's temporary files first.
+
+    Raises UserError when a column is missing.
+    """
     try:
         import duckdb
     except ImportError:
@@ -237,8 +253,8 @@ def _parquet_rows(path: Path, field: str) -> Iterator[dict[str, Any]]:
             with duckdb.connect(config=DUCKDB) as connection:
                 result = connection.execute("SELECT * FROM read_parquet(?)", [glob.escape(file)])
                 names = [column[0] for column in result.description]
-                if field not in names:
-                    raise UserError(f"{path} has no column {field!r}", f"name one of: {', '.join(names)}")
+                if missing := [field for field in fields if field not in names]:
+                    raise UserError(f"{path} has no column {missing[0]!r}", f"name one of: {', '.join(names)}")
                 while rows := result.fetchmany(256):
                     yield from (dict(zip(names, row, strict=True)) for row in rows)
         except duckdb.Error as error:

@@ -38,7 +38,19 @@ def next_token(model: Any, batch: Batch, *, token_bytes: Tensor | None = None) -
     The model is read in one pass over the true text (teacher forcing), so no position sees a prediction.
     token_bytes int64 [V], when given, adds the log "bytes": the bytes of text that the supervised labels stand for.
     """
-    hidden = model.body(batch.ids, batch.segments)  # [B, T, D]
+    return _of_tokens(model, model.body(batch.ids, batch.segments), batch, token_bytes)
+
+
+def translate(model: Any, batch: Batch, *, token_bytes: Tensor | None = None) -> Loss:
+    """Cross-entropy of the next token of a target, given its source: -sum over t of log p(labels[t] | ids[: t + 1], s).
+
+    As `next_token` otherwise.
+    """
+    return _of_tokens(model, model.body(batch.ids, batch.source, batch.source_lengths), batch, token_bytes)
+
+
+def _of_tokens(model: Any, hidden: Tensor, batch: Batch, token_bytes: Tensor | None) -> Loss:
+    """The cross-entropy of the labels, [B, T], under the model's head over hidden [B, T, D]."""
     head = model.head
     if type(head) is nn.Linear:
         total = linear_cross_entropy(hidden, head.weight, head.bias, batch.labels)

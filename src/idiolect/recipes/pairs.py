@@ -1,0 +1,167 @@
+"""The stage of sequence-to-sequence models: a target text from a source text."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from idiolect.data.batch import IGNORE, Batch, bits_per_byte
+from idiolect.data.examples import Pooled, Ragged, in_order, pooled
+from idiolect.data.padding import pad
+from idiolect.data.settings import DataSettings, PairsTask
+from idiolect.errors import UserError
+from idiolect.evaluate.score import finite, lossy, perplexity, scoring
+from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
+from idiolect.recipes.settings import Recipe
+from idiolect.recipes.stage import Stage
+from idiolect.text.examples import Examples
+from idiolect.tokens.tokenizer import Tokenizer
+from idiolect.train import objectives
+
+AT_ONCE = 4096
+"""Pairs encoded at once."""
+ROWS = 1 << 13
+"""Positions of held-out pairs scored at once."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """n pairs as ids, each source and each target with the end-of-text after it."""
+
+    sources: Ragged
+    targets: Ragged
+    bytes: np.ndarray
+    """UTF-8 bytes of each target, int64 [n]."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Positions that a pair takes, int64 [n]."""
+        return self.sources.lengths + self.targets.lengths
+
+
+@dataclass(frozen=True)
+class Pairs(Stage):
+    """Sources read whole, targets written token by token; held-out targets in bits per byte."""
+
+    train: Encoded
+    held: Encoded
+    held_texts: list[tuple[str, str]]
+    """The held-out pairs."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of training text, of sources and targets."""
+        return len(self.train.sources.ids) + len(self.train.targets.ids)
+
+    def layout(self, pairs: Encoded, examples: np.ndarray) -> Batch:
+        """Examples [B] → sources [B, S]; ids [B, T], which begin as a text does, and labels, which end as one does."""
+        tokenizer = self.tokenizer
+        start = getattr(self.recipe.model, "start_id", None)
+        start = tokenizer.begin_id if start is None else start
+        targets = [pairs.targets[i] for i in examples.tolist()]
+        source, lengths = pad([pairs.sources[i] for i in examples.tolist()], tokenizer.pad_id)
+        ids, _ = pad([np.concatenate([[start], row[:-1]]) for row in targets], tokenizer.pad_id)
+        labels, _ = pad(targets, IGNORE)
+        return Batch(ids, labels, source=source, source_lengths=lengths)
+
+    def batches(self) -> Pooled:
+        """Pairs of about equal length together."""
+        train = self.recipe.train
+        return pooled(
+            self.train.lengths,
+            partial(self.layout, self.train),
+            batch_tokens=train.batch_tokens,
+            micro_batches=train.micro_batches,
+            seed=train.seed,
+        )
+
+    def objective(self) -> objectives.Objective:
+        """The next token's cross-entropy, given the source."""
+        widths = self.tokenizer.token_bytes()
+        return partial(objectives.translate, token_bytes=None if widths is None else torch.as_tensor(widths))
+
+    def score(self, model: Any, tokens: int | None = None) -> dict[str, Any]:
+        """Loss, perplexity and bits per byte of the held-out targets, each given its source."""
+        n = len(self.held.targets)
+        if tokens is not None:  # whole pairs, at least one
+            n = max(1, int(np.searchsorted(self.held.targets.ends, tokens, side="right")) - 1)
+        nats, labels = 0.0, 0
+        with scoring(model) as device:
+            for group in in_order(self.held.lengths[:n], ROWS):
+                loss = objectives.translate(model, self.layout(self.held, group).to(device))
+                nats, labels = nats + float(loss.total), labels + loss.count
+        return self._figures(nats, labels, int(self.held.bytes[:n].sum()))
+
+    def _figures(self, nats: float, labels: int, bytes_: int) -> dict[str, Any]:
+        reason = lossy(self.tokenizer)
+        found = {
+            "loss": nats / labels,
+            "perplexity": perplexity(nats, labels),
+            "bits_per_byte": None if reason else bits_per_byte(nats, bytes_),
+            "tokens": labels,
+            "bytes": bytes_,
+            "reason": reason,
+        }
+        return {key: finite(value) for key, value in found.items()}
+
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """Target tokens as often as in the training targets (each count plus one), whatever the source says."""
+        V, held = self.tokenizer.size, self.held.targets.ids
+        seen = np.bincount(self.train.targets.ids, minlength=V)
+        nats = len(held) * math.log(seen.sum() + V) - float(np.log(seen[held] + 1).sum())
+        return {"unigram": self._figures(nats, len(held), int(self.held.bytes.sum()))}
+
+
+def split(data: DataSettings, task: PairsTask) -> tuple[Examples, Examples]:
+    """The pairs to train on, and the pairs held out. Raises UserError when either is empty."""
+    fields = (task.source, task.target)
+    train = Examples(data.train, fields, task.targets)
+    if isinstance(data.validation, float):
+        return train.split(data.validation)
+    if bool(task.targets) != (task.validation_targets is not None):
+        what = "of task.targets and task.validation_targets only one is given"
+        raise UserError(what, "name the plain text file with the targets of data.validation, or leave both out")
+    beside = () if task.validation_targets is None else (task.validation_targets,)
+    return train, Examples((data.validation,), fields, beside)
+
+
+def prepare(recipe: Recipe, folder: Path) -> Pairs:
+    """Splits the pairs, learns or loads the one tokenizer of both sides, encodes."""
+    task = recipe.doing
+    assert isinstance(task, PairsTask)
+    train, held = split(recipe.data, task)
+    both = (text for pair in train for text in (task.prefix + pair[task.source], pair[task.target]))
+    tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, both)
+    say(f"tokenizer: {tokenizer.kind}, {tokenizer.size:,} tokens")
+    texts = [(task.prefix + pair[task.source], pair[task.target]) for pair in held]
+    encoded = encode(((task.prefix + pair[task.source], pair[task.target]) for pair in train), tokenizer, recipe.model)
+    held_encoded = encode(texts, tokenizer, recipe.model)
+    say(f"pairs: {len(encoded.sources):,}, {len(encoded.targets.ids):,} target tokens; held out {len(texts):,} pairs")
+    prints = fingerprints(recipe, train.fingerprint, held.fingerprint, tokenizer)
+    return Pairs(recipe, tokenizer, prints, encoded, held_encoded, texts)
+
+
+def encode(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, model: Any) -> Encoded:
+    """The pairs as ids; a text longer than the model reads or writes is cut before its end-of-text, and counted."""
+    most = (getattr(model, "source_context", None), model.context)
+    sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    sizes: list[int] = []
+    cut, rest = 0, iter(pairs)
+    while some := list(itertools.islice(rest, AT_ONCE)):
+        sizes += [len(target.encode("utf-8")) for _, target in some]
+        for side, texts, limit in zip(sides, zip(*some), most):
+            for ids in tokenizer.encode_batch(texts):
+                kept = ids if limit is None else ids[: limit - 1]
+                cut += len(kept) < len(ids)
+                side.append(np.append(kept.astype(np.int32), np.int32(tokenizer.end_id)))
+    if cut:
+        say(f"{cut:,} texts are longer than the model's context and are cut")
+    return Encoded(Ragged.of(sides[0]), Ragged.of(sides[1]), np.array(sizes, dtype=np.int64))

@@ -1,0 +1,59 @@
+"""What a way of training hands to the one loop, and to all that a run does around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from idiolect.data.batch import Batch
+from idiolect.models.build import build
+from idiolect.recipes.settings import Recipe
+from idiolect.tokens.tokenizer import Tokenizer
+from idiolect.train.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One way of training, its data read and encoded; `tasks.TASKS` has one for each task of a recipe."""
+
+    recipe: Recipe
+    tokenizer: Tokenizer
+    fingerprints: Mapping[str, str]
+    """Of the text, the tokenizer and the recipe: what a resumed run must find again."""
+
+    curves = ("loss", "perplexity", "bits_per_byte")
+    """The held-out figures that are worth a curve."""
+
+    def model(self) -> Any:
+        """The model before its first step."""
+        return build(self.recipe.model, self.tokenizer.size, seed=self.recipe.train.seed)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of training text."""
+        raise NotImplementedError
+
+    def batches(self) -> Callable[[int], Sequence[Batch]]:
+        """batch_at(step) → the micro-batches of one optimiser step, a pure function of (data, seed, step)."""
+        raise NotImplementedError
+
+    def objective(self) -> Objective:
+        """What is minimised."""
+        raise NotImplementedError
+
+    def score(self, model: Any, tokens: int | None = None) -> dict[str, Any]:
+        """The held-out figures, over the first `tokens` tokens or all, as JSON can hold them.
+
+        "loss" (nats a label), "perplexity", "bits_per_byte" (of which those that do not exist are None, and "reason"
+        says why), and what else the task knows.
+        """
+        raise NotImplementedError
+
+    def baselines(self) -> dict[str, dict[str, Any]]:
+        """Guesses that know less, by name, with figures of the same names."""
+        return {}
+
+    def sample(self, model: Any, seed: int) -> str:
+        """Something the model writes, to look at; empty when it writes nothing."""
+        return ""
