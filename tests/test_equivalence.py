@@ -29,6 +29,11 @@ SETTINGS = {
         attention_bias="all",
         mlp_bias=True,
     ),
+    "after": DecoderSettings(layers=2, heads=2, width=12, context=19, norm_place="after", mlp="geglu"),
+    "both": DecoderSettings(layers=2, heads=2, width=12, context=19, norm_place="both", norm="rms-offset"),
+    "residual": DecoderSettings(
+        layers=2, heads=2, width=12, context=19, norm_place="residual", norm="layer", mlp="gelu-exact"
+    ),
     "bare": DecoderSettings(layers=1, heads=1, width=7, context=19, position="none", mlp="relu"),
 }
 SETTINGS |= {f"{name} by torch": s for name, s in SETTINGS.items() if s.kind == "decoder"}  # without the kernel

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from idiolect import seeds
 from idiolect.errors import UserError
 from idiolect.models.build import build
-from idiolect.models.decoder import STD
+from idiolect.models.layers import STD
 from idiolect.models.settings import DecoderSettings
 
 V, B, T = 101, 3, 17

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import Gemma2Config, LlamaConfig, Olmo2Config
+from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRotaryEmbedding, apply_rotary_pos_emb
+from transformers.models.olmo2.modeling_olmo2 import Olmo2DecoderLayer
 
-from idiolect.models.layers import Attention, Mlp, norm, positions_within, reach, rotary, rotate
+from idiolect.models.layers import Attention, Block, Mlp, norm, positions_within, reach, rotary, rotate
 from idiolect.models.settings import DecoderSettings
 
 
@@ -86,3 +88,104 @@ def test_dropout_of_attention_only_while_training():
     assert not torch.equal(attention(x), attention(x))
     attention.eval()
     assert torch.equal(attention(x), attention(x))
+
+
+def redrawn(module, seed=1):
+    """The module with every parameter moved by normal numbers: no bias or norm is its default."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=generator))
+    return module.eval()
+
+
+TORCHS = {
+    "attention_norm": "norm1",
+    "mlp_norm": "norm2",
+    "attention.out": "self_attn.out_proj",
+    "mlp.up": "linear1",
+    "mlp.down": "linear2",
+}
+
+
+@pytest.mark.parametrize("place", ["before", "residual"])
+@pytest.mark.parametrize("mlp", ["gelu-exact", "relu"])
+@pytest.mark.parametrize("masked", ["", "bias", "bool"])
+def test_a_block_equals_torchs_with_masks_of_either_kind(place, mlp, masked, monkeypatch):
+    D, T = 12, 7
+    monkeypatch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)  # it takes no masks of numbers
+    activation = {"gelu-exact": "gelu", "relu": "relu"}[mlp]
+    kinds = {"norm_first": place == "before", "activation": activation, "batch_first": True, "layer_norm_eps": 0.02}
+    theirs = redrawn(torch.nn.TransformerEncoderLayer(D, 2, 11, 0.0, **kinds))
+    style = {"norm": "layer", "norm_epsilon": 0.02, "norm_place": place, "attention_bias": "all", "mlp_bias": True}
+    ours = Block(DecoderSettings(heads=2, width=D, mlp_width=11, mlp=mlp, **style)).eval()
+    tensors = theirs.state_dict()
+    state = {f"{a}.{kind}": tensors[f"{b}.{kind}"] for a, b in TORCHS.items() for kind in ("weight", "bias")}
+    for kind in ("weight", "bias"):
+        parts = tensors[f"self_attn.in_proj_{kind}"].chunk(3)
+        state |= {f"attention.{name}.{kind}": part for name, part in zip(("query", "key", "value"), parts)}
+    ours.load_state_dict(state)
+    x, bias = torch.randn(3, T, D), torch.randn(T, T)
+    theirs_, mask = {
+        "": (None, None),
+        "bias": (bias, bias[None, None].expand(1, 2, T, T)),
+        "bool": (torch.ones(T, T).triu(1).bool(), torch.ones(T, T).tril().bool()),
+    }[masked]
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x, mask=mask, causal=False), theirs(x, src_mask=theirs_), rtol=0, atol=1e-5)
+
+
+HUGGING_FACES = {
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.out": "self_attn.o_proj",
+    "attention.query_norm": "self_attn.q_norm",
+    "attention.key_norm": "self_attn.k_norm",
+    "mlp.gate": "mlp.gate_proj",
+    "mlp.up": "mlp.up_proj",
+    "mlp.down": "mlp.down_proj",
+}
+SIZES = {
+    "hidden_size": 24,
+    "intermediate_size": 11,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 1,
+    "attn_implementation": "eager",
+}
+SAME = {"heads": 4, "kv_heads": 2, "width": 24, "mlp_width": 11, "norm_epsilon": 0.03}
+
+
+def same_block(theirs, ours, names):
+    names = HUGGING_FACES | names
+    tensors = theirs.state_dict()
+    ours.load_state_dict({name: tensors[names[name.rpartition(".")[0]] + ".weight"] for name in ours.state_dict()})
+    x = torch.randn(3, 7, 24)
+    rope = rotary(torch.arange(7), 6, 1e4)
+    mask = torch.full((7, 7), -torch.inf).triu(1).expand(3, 1, 7, 7)
+    with torch.no_grad():
+        expected = theirs(x, attention_mask=mask, position_embeddings=tuple(part[None] for part in rope))
+        torch.testing.assert_close(ours.eval()(x, rope), expected, rtol=0, atol=1e-5)
+
+
+def test_a_block_with_norms_after_and_joint_query_norms_equals_olmo_2s():
+    theirs = redrawn(Olmo2DecoderLayer(Olmo2Config(**SIZES, rms_norm_eps=0.03), 0))
+    settings = DecoderSettings(**SAME, norm_place="after", qk_norm=True)
+    ours = Block(settings, Attention(settings, joint=True))
+    names = {"attention_norm": "post_attention_layernorm", "mlp_norm": "post_feedforward_layernorm"}
+    same_block(theirs, ours, names)
+
+
+def test_a_block_with_norms_around_offset_weights_soft_caps_and_gated_gelu_equals_gemma_2s():
+    config = Gemma2Config(**SIZES, head_dim=6, rms_norm_eps=0.03, query_pre_attn_scalar=5, attn_logit_softcapping=2.5)
+    theirs = redrawn(Gemma2DecoderLayer(config, 0))
+    settings = DecoderSettings(**SAME, head_width=6, norm="rms-offset", norm_place="both", mlp="geglu")
+    ours = Block(settings, Attention(settings, scale=5**-0.5, softcap=2.5))
+    names = {
+        "attention_norm": "input_layernorm",
+        "attention_norm_after": "post_attention_layernorm",
+        "mlp_norm": "pre_feedforward_layernorm",
+        "mlp_norm_after": "post_feedforward_layernorm",
+    }
+    same_block(theirs, ours, names)

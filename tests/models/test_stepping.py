@@ -214,3 +214,25 @@ def test_a_kernel_keeps_no_model_alive():
     held = len(stepping._STEPPERS)
     del model
     assert len(stepping._STEPPERS) == held - 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "rms-offset"},
+        *({"norm_place": place} for place in ("after", "both", "residual")),
+        *({"mlp": mlp} for mlp in ("geglu", "gelu-exact")),
+    ],
+)
+def test_it_leaves_to_torch_what_it_does_not_compute(changes):
+    model = build(DecoderSettings(layers=2, heads=2, width=12, context=C, **changes), V, seed=3).eval()
+    assert not taken(model, drawn(1, 1), model.init_state(1, C))
+
+
+@pytest.mark.parametrize("attribute", ["scale", "softcap"])
+def test_it_leaves_to_torch_scores_of_another_scale(attribute):
+    model = made("llama")
+    assert taken(model, drawn(1, 1), model.init_state(1, C))
+    other = made("llama")
+    setattr(other.blocks[1].attention, attribute, 0.7)
+    assert not taken(other, drawn(1, 1), other.init_state(1, C))

@@ -19,6 +19,12 @@ DECODERS = [
         ((False, False), (True, True)),
     )
 ]
+DECODERS += [
+    {"norm_place": place, "norm": norm, "mlp": mlp, "mlp_bias": True}
+    for place, norm, mlp in itertools.product(
+        ("after", "both", "residual"), ("layer", "rms-offset"), ("geglu", "gelu-exact")
+    )
+]
 SHAPES = [
     {"heads": 3, "width": 30},
     {"heads": 6, "kv_heads": 2, "width": 36, "mlp_width": 53, "tied": False},

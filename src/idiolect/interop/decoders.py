@@ -37,8 +37,14 @@ def _transpose(name: str, tensor: Tensor) -> Tensor:
 
 def _gpt2_fits(s: DecoderSettings) -> bool:
     shape = s.n_kv == s.heads and s.heads * s.d_head == s.width
-    parts = (s.norm, s.position, s.attention_bias, s.mlp_bias) == ("layer", "learned", "all", True)
-    return shape and parts and s.mlp != "swiglu" and not s.qk_norm and s.window is None
+    parts = (s.norm, s.norm_place, s.position, s.attention_bias, s.mlp_bias) == (
+        "layer",
+        "before",
+        "learned",
+        "all",
+        True,
+    )
+    return shape and parts and s.mlp in ("gelu", "relu") and not s.qk_norm and s.window is None
 
 
 def _gpt2_write(s: DecoderSettings) -> Config:
@@ -75,7 +81,7 @@ def _gpt2_read(c: Config) -> Config:
 
 def _llama_fits(s: DecoderSettings) -> bool:
     """What Llama and its descendants share."""
-    return (s.norm, s.position, s.mlp) == ("rms", "rope", "swiglu")
+    return (s.norm, s.norm_place, s.position, s.mlp) == ("rms", "before", "rope", "swiglu")
 
 
 def _llama_write(s: DecoderSettings) -> Config:

@@ -21,8 +21,6 @@ from idiolect.models.settings import DecoderSettings
 
 BLOCK = 64
 """Slots of the cache are read in multiples of this many: a step costs what it must, and few shapes are compiled."""
-STD = 0.02
-"""Standard deviation of the initial weights, as GPT-2."""
 
 
 @dataclass
@@ -77,7 +75,7 @@ class KeyValues:
 
 
 class Decoder(Network):
-    """A decoder-only transformer (Vaswani et al. 2017; GPT-2 and Llama arrangements, norm before each sublayer)."""
+    """A decoder-only transformer (Vaswani et al. 2017; GPT-2 and Llama arrangements)."""
 
     settings: DecoderSettings
 
@@ -91,23 +89,13 @@ class Decoder(Network):
         self.position = nn.Embedding(settings.context, D) if settings.position == "learned" else None
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(layers.Block(settings) for _ in range(settings.layers))
-        self.norm = layers.norm(D, settings)
+        self.norm = nn.Identity() if settings.norm_place == "residual" else layers.norm(D, settings)
         self.head = nn.Linear(D, vocabulary, bias=False)
         self.tie()
 
     def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
-        """Fills the parameter `name` in place (Radford et al. 2019, section 2.3).
-
-        Normal with deviation 0.02, divided by √(2 L) for the projections that write to the residual stream; norms
-        1; biases 0.
-        """
-        if name.endswith("bias"):
-            weights.zero_()
-        elif "norm" in name:
-            weights.fill_(1.0)
-        else:
-            writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
-            weights.normal_(0.0, STD / (2 * self.settings.layers) ** 0.5 if writes else STD, generator=generator)
+        """Fills the parameter `name` in place."""
+        layers.initialise(name, weights, generator, self.settings)
 
     def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """ids [B, T], positions [T] or [B, T] → the first block's input [B, T, D] and its rotations [B or 1, 1, T, d].
@@ -224,6 +212,6 @@ def attention_maps(model: Decoder, ids: Tensor) -> Tensor:
     maps = []
     for block in model.blocks:
         assert isinstance(block, layers.Block)
-        maps.append(block.attention.weights(block.attention_norm(x), rope, mask)[0])
+        maps.append(block.attention.weights(block.attended(x), rope, mask)[0])
         x = block(x, rope, mask)
     return torch.stack(maps)

@@ -21,6 +21,9 @@ from torch.autograd.function import once_differentiable
 
 from idiolect import native
 
+ACTIVATIONS = ("swiglu", "gelu")
+"""The kinds of MLP whose activation is here."""
+
 
 @functools.cache
 def library() -> ctypes.CDLL | None:

@@ -5,7 +5,9 @@ Shapes: B rows, T positions, S positions attended to, D width, H query heads, K 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,27 +23,64 @@ Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class RmsNorm(nn.RMSNorm):
     """x / √(mean(x²) + ε) times a weight, in the type of x; autocast hands it bf16 where the weight is fp32."""
 
+    rounds = True
+    """Whether its result is only for products to read, and so bf16 where autocast would make it so for them."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., D] → [..., D]; bf16 where autocast would make it so for the products that read it."""
-        if x.dtype == torch.float32 and fused.usable(x):
+        """x [..., D] → [..., D]."""
+        if self.rounds and x.dtype == torch.float32 and fused.usable(x):
             return fused.norm(x, self.weight, None, self.eps or 0.0, centre=False)
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+class OffsetRmsNorm(nn.RMSNorm):
+    """RmsNorm times 1 + weight, in float32 (Gemma)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] → [..., D]."""
+        return F.rms_norm(x.float(), self.normalized_shape, 1 + self.weight.float(), self.eps).to(x.dtype)
 
 
 class LayerNorm(nn.LayerNorm):
     """(x - mean) / √(variance + ε) times a weight, plus a bias."""
 
+    rounds = True
+    """As in RmsNorm."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., D] → [..., D]; bf16 where autocast would make it so for the products that read it."""
-        if x.dtype == torch.float32 and fused.usable(x):
+        """x [..., D] → [..., D]."""
+        if self.rounds and x.dtype == torch.float32 and fused.usable(x):
             return fused.norm(x, self.weight, self.bias, self.eps, centre=True)
         return super().forward(x)
 
 
+NORMS: Mapping[str, Any] = {"rms": RmsNorm, "rms-offset": OffsetRmsNorm, "layer": LayerNorm}
+
+
 def norm(width: int, settings: TransformerSettings) -> nn.Module:
     """The norm of the settings: RMSNorm (Zhang and Sennrich 2019) or LayerNorm (Ba et al. 2016)."""
-    kind = RmsNorm if settings.norm == "rms" else LayerNorm
-    return kind(width, eps=settings.norm_epsilon)
+    out = NORMS[settings.norm](width, eps=settings.norm_epsilon)
+    out.rounds = settings.norm_place != "residual"  # there, norms make the residual stream itself
+    return out
+
+
+STD = 0.02
+"""Standard deviation of initial weights, as GPT-2."""
+
+
+def initialise(name: str, weights: Tensor, generator: torch.Generator, settings: TransformerSettings) -> None:
+    """Fills the parameter `name` of a transformer in place (Radford et al. 2019, section 2.3).
+
+    Normal with deviation 0.02, divided by √(2 L) for the projections that write to the residual stream; norms 1;
+    biases 0.
+    """
+    if name.endswith("bias"):
+        weights.zero_()
+    elif "norm" in name:
+        weights.fill_(0.0 if settings.norm == "rms-offset" else 1.0)
+    else:
+        writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
+        weights.normal_(0.0, STD / (2 * settings.layers) ** 0.5 if writes else STD, generator=generator)
 
 
 def rotary(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -98,34 +137,52 @@ def between(first: Tensor, last: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention with grouped key/value heads (Vaswani et al. 2017, eq. 1; Ainslie et al. 2023).
 
-    softmax(Q Kᵀ / √d) V in each head; query head h reads key/value head h // (H / K).
+    softmax(Q Kᵀ / √d) V in each head; query head h reads key/value head h // (H / K). `scale` takes the place of
+    1 / √d; with a `softcap` c the scores s become c · tanh(s / c) (Gemma 2, arXiv 2408.00118, section 2). `joint` norms
+    queries and keys over all heads together (OLMo 2, arXiv 2501.00656, section 3.1), where qk_norm asks for norms.
     """
 
-    def __init__(self, settings: TransformerSettings) -> None:
+    def __init__(
+        self,
+        settings: TransformerSettings,
+        *,
+        scale: float | None = None,
+        softcap: float | None = None,
+        joint: bool = False,
+    ) -> None:
         super().__init__()
         D, H, K, d = settings.width, settings.heads, settings.n_kv, settings.d_head
-        bias = settings.attention_bias != "none"
+        bias, qk = settings.attention_bias != "none", "rms-offset" if settings.norm == "rms-offset" else "rms"
         self.d = d
+        self.scale, self.softcap, self.joint = d**-0.5 if scale is None else scale, softcap, joint
         self.query = nn.Linear(D, H * d, bias=bias)
         self.key = nn.Linear(D, K * d, bias=bias)
         self.value = nn.Linear(D, K * d, bias=bias)
         self.out = nn.Linear(H * d, D, bias=settings.attention_bias == "all")
-        self.query_norm = RmsNorm(d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
-        self.key_norm = RmsNorm(d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
+        self.query_norm, self.key_norm = (
+            NORMS[qk](heads * d if joint else d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
+            for heads in (H, K)
+        )
         self.grouped = H != K
         self.dropout = settings.dropout
 
     def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """x [B, T, D] → queries [B, H, T, d], keys and values [B, K, T, d], rotated when rope is given."""
-        q, k, v = (fused.linear(layer, x).unflatten(-1, (-1, self.d)) for layer in (self.query, self.key, self.value))
-        q, k = self.query_norm(q).transpose(1, 2), self.key_norm(k).transpose(1, 2)
+        q, k, v = (fused.linear(layer, x) for layer in (self.query, self.key, self.value))
+        if self.joint:
+            q, k = self.query_norm(q), self.key_norm(k)
+        q, k, v = (part.unflatten(-1, (-1, self.d)) for part in (q, k, v))
+        if not self.joint:
+            q, k = self.query_norm(q), self.key_norm(k)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         return q, k, v.transpose(1, 2)
 
     def fuses(self, x: Tensor) -> bool:
         """Whether the fused kernel takes inputs like x, and so ranges in place of masks."""
-        return fused.attends(x, self.d) and not (self.training and self.dropout)
+        plain = self.softcap is None and self.scale == self.d**-0.5 and not (self.training and self.dropout)
+        return plain and fused.attends(x, self.d)
 
     def forward(
         self,
@@ -136,9 +193,10 @@ class Attention(nn.Module):
         cache: Cache | None = None,
         first: Tensor | None = None,
     ) -> Tensor:
-        """x [B, T, D] → [B, T, D]. mask (bool, to [B, H, T, S]: True may be read) takes the place of `causal`.
+        """x [B, T, D] → [B, T, D]. mask, to [B, H, T, S], takes the place of `causal`: True may be read.
 
-        first (int32 [B, T]), where `fuses` allows it, is the first position that each causal query reads.
+        A mask of numbers is added to the scores. first (int32 [B, T]), where `fuses` allows it, is the first position
+        that each causal query reads.
         """
         q, k, v = self.project(x, rope)
         if causal and mask is None and cache is None and self.fuses(x):
@@ -146,68 +204,106 @@ class Attention(nn.Module):
             return fused.linear(self.out, heads.flatten(2))
         if cache is not None:
             k, v = cache(k, v)
-        heads = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=causal and mask is None,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.grouped,
-        )
+        dropout = self.dropout if self.training else 0.0
+        if self.softcap is not None:
+            heads = F.dropout(self.read(q, k, mask, causal), dropout) @ self.repeat(v)
+        else:
+            heads = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype),
+                is_causal=causal and mask is None,
+                dropout_p=dropout,
+                scale=self.scale,
+                enable_gqa=self.grouped,
+            )
         return self.out(heads.transpose(1, 2).flatten(2))
 
+    def read(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """What each query reads of each key, q [B, H, T, d] and k [B, K, S, d] → [B, H, T, S], whose rows sum to 1."""
+        scores = (q @ self.repeat(k).transpose(-1, -2)).float() * self.scale
+        if self.softcap is not None:
+            scores = torch.tanh(scores / self.softcap) * self.softcap
+        if mask is None and causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(-1).to(q.dtype)
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """[B, K, S, d] → [B, H, S, d]: each key/value head once for every query head that reads it."""
+        return x.repeat_interleave(self.query.out_features // self.d // x.shape[1], dim=1) if self.grouped else x
+
     def weights(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, mask: Tensor) -> Tensor:
-        """How much each head's queries read of each position: x [B, T, D], mask bool [T, T] → [B, H, T, T].
+        """How much each head's queries read of each position: x [B, T, D], mask to [B, H, T, T] → [B, H, T, T].
 
         The fused kernel never holds these; they are computed here for people to look at.
         """
         q, k, _ = self.project(x, rope)
-        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-        scores = q @ k.transpose(-1, -2) / self.d**0.5
-        return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+        return self.read(q, k, mask, causal=False)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "swiglu": F.silu,
+    "geglu": partial(F.gelu, approximate="tanh"),
+    "gelu": partial(F.gelu, approximate="tanh"),
+    "gelu-exact": F.gelu,
+    "relu": F.relu,
+}
 
 
 class Mlp(nn.Module):
-    """The position-wise network: down(silu(gate(x)) · up(x)) (Shazeer 2020, SwiGLU), or down(gelu or relu(up(x)))."""
+    """The position-wise network: down(f(up(x))), or gated down(f(gate(x)) · up(x)) (Shazeer 2020, arXiv 2002.05202).
 
-    def __init__(self, settings: TransformerSettings) -> None:
+    `width` takes the place of the settings' hidden width.
+    """
+
+    def __init__(self, settings: TransformerSettings, width: int | None = None) -> None:
         super().__init__()
-        D, W, bias = settings.width, settings.d_mlp, settings.mlp_bias
-        self.kind = settings.mlp
-        if self.kind == "swiglu":
+        D, W, bias = settings.width, width or settings.d_mlp, settings.mlp_bias
+        self.kind, self.gated = settings.mlp, settings.gated
+        if self.gated:
             self.gate = nn.Linear(D, W, bias=bias)
         self.up = nn.Linear(D, W, bias=bias)
         self.down = nn.Linear(W, D, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, T, D] → [B, T, D]."""
+        """x [..., D] → [..., D]."""
         u = fused.linear(self.up, x)
-        inputs = (fused.linear(self.gate, x), u) if self.kind == "swiglu" else (u,)
-        if self.kind == "relu":
-            return fused.linear(self.down, F.relu(u))
-        if not fused.usable(u):
-            return self.down(F.silu(inputs[0]) * u if self.kind == "swiglu" else F.gelu(u, approximate="tanh"))
-        if type(self.down) is nn.Linear and fused.plain(self.down):
-            return fused.activated(self.down, self.kind, *inputs)
-        return self.down(fused.swiglu(*inputs) if self.kind == "swiglu" else fused.gelu(u))
+        inputs = (fused.linear(self.gate, x), u) if self.gated else (u,)
+        if self.kind in fused.ACTIVATIONS and fused.usable(u):
+            if type(self.down) is nn.Linear and fused.plain(self.down):
+                return fused.activated(self.down, self.kind, *inputs)
+            return self.down(fused.swiglu(*inputs) if self.gated else fused.gelu(u))
+        active = ACTIVATIONS[self.kind](inputs[0])
+        return fused.linear(self.down, active * u if self.gated else active)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); norm_place moves the norms.
 
-    def __init__(self, settings: TransformerSettings) -> None:
+    `attention` and `mlp` take the place of what the settings would make.
+    """
+
+    def __init__(
+        self, settings: TransformerSettings, attention: Attention | None = None, mlp: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.attention_norm = norm(settings.width, settings)
-        self.attention = Attention(settings)
-        self.mlp_norm = norm(settings.width, settings)
-        self.mlp = Mlp(settings)
+        D, self.norm_place = settings.width, settings.norm_place
+        self.attention_norm = norm(D, settings)
+        self.attention = attention or Attention(settings)
+        self.mlp_norm = norm(D, settings)
+        self.mlp = mlp or Mlp(settings)
         self.dropout = nn.Dropout(settings.dropout)
+        if self.norm_place == "both":
+            self.attention_norm_after, self.mlp_norm_after = norm(D, settings), norm(D, settings)
 
     def linears(self) -> list[nn.Linear]:
         """Query, key, value, out, up, down, and gate where there is one."""
         attention, mlp = self.attention, self.mlp
-        gate = [mlp.gate] if mlp.kind == "swiglu" else []
+        assert isinstance(mlp, Mlp)
+        gate = [mlp.gate] if mlp.gated else []
         return [attention.query, attention.key, attention.value, attention.out, mlp.up, mlp.down, *gate]
 
     def fuses(self, x: Tensor) -> bool:
@@ -217,7 +313,8 @@ class Block(nn.Module):
             return False
         parts = [attention, mlp, self.attention_norm, self.mlp_norm, *self.linears()]
         return (
-            mlp.kind != "relu"
+            self.norm_place == "before"
+            and mlp.kind in fused.ACTIVATIONS
             and isinstance(attention.query_norm, nn.Identity)
             and not (self.training and self.dropout.p)
             and attention.fuses(x)
@@ -239,5 +336,25 @@ class Block(nn.Module):
         """x [B, T, D] → [B, T, D]; the arguments are those of Attention."""
         if causal and mask is None and cache is None and self.fuses(x):
             return fused_block.forward(self, x, rope, first)
-        x = x + self.dropout(self.attention(self.attention_norm(x), rope, mask, causal, cache, first))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+        def attend(read: Tensor) -> Tensor:
+            return self.attention(read, rope, mask, causal, cache, first)
+
+        return self.add(self.add(x, attend, "attention_norm"), self.mlp, "mlp_norm")
+
+    def add(self, x: Tensor, sublayer: Callable[[Tensor], Tensor], name: str) -> Tensor:
+        """x [B, T, D] plus what a sublayer makes of it, with the norm of that name in its place."""
+        normed = self.get_submodule(name)
+        if self.norm_place == "residual":
+            total: Tensor = normed(x + self.dropout(sublayer(x)))
+            return total
+        if self.norm_place == "after":
+            return x + self.dropout(normed(sublayer(x)))
+        out = sublayer(normed(x))
+        if self.norm_place == "both":
+            out = self.get_submodule(f"{name}_after")(out)
+        return x + self.dropout(out)
+
+    def attended(self, x: Tensor) -> Tensor:
+        """What the attention reads of the residual stream x [B, T, D]."""
+        return self.attention_norm(x) if self.norm_place in ("before", "both") else x

@@ -79,19 +79,23 @@ class TransformerSettings(FamilySettings):
     head_width: int | None = Field(default=None, ge=1)
     """Width of one head (d_head); unset: width / heads, which must divide."""
     mlp_width: int | None = Field(default=None, ge=1)
-    """Hidden width of the MLP; unset: 4 x width (gelu, relu) or 8/3 x width rounded up to 8 (swiglu)."""
+    """Hidden width of the MLP; unset: 4 x width, or where it is gated 8/3 x width rounded up to 8."""
     context: int = CONTEXT
     """Longest sequence, in tokens."""
-    norm: Literal["rms", "layer"] = "rms"
-    """RMSNorm or LayerNorm, before each sublayer and before the head."""
+    norm: Literal["rms", "rms-offset", "layer"] = "rms"
+    """RMSNorm, RMSNorm whose weight is held as what it is above 1 (Gemma), or LayerNorm."""
+    norm_place: Literal["before", "after", "both", "residual"] = "before"
+    """Where a sublayer has its norm: before it, after it (OLMo 2), both (Gemma 2), or after its result was added to the
+    residual stream (the 2017 transformer, BERT), which then needs no norm at its end."""
     norm_epsilon: float = Field(default=1e-5, gt=0)
     """Added to the variance in a norm."""
     position: Literal["rope", "learned", "none"] = "rope"
     """Rotary positions, a learnt embedding, or none."""
     rope_theta: float = Field(default=10000.0, gt=0)
     """Base of the rotary frequencies."""
-    mlp: Literal["swiglu", "gelu", "relu"] = "swiglu"
-    """Gated SiLU, GELU (tanh approximation, as GPT-2) or ReLU."""
+    mlp: Literal["swiglu", "geglu", "gelu", "gelu-exact", "relu"] = "swiglu"
+    """swiglu and geglu are gated, by SiLU and by GELU; gelu and geglu take its tanh approximation, as GPT-2 and T5,
+    gelu-exact the error function, as BERT."""
     tied: bool = True
     """Use the embedding matrix as the output matrix."""
     attention_bias: Literal["none", "qkv", "all"] = "none"
@@ -128,7 +132,12 @@ class TransformerSettings(FamilySettings):
         """Hidden width of the MLP."""
         if self.mlp_width is not None:
             return self.mlp_width
-        return -(-self.width * 8 // 3 // 8) * 8 if self.mlp == "swiglu" else 4 * self.width
+        return -(-self.width * 8 // 3 // 8) * 8 if self.gated else 4 * self.width
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies what it makes by a gate."""
+        return self.mlp in ("swiglu", "geglu")
 
     @property
     def n_kv(self) -> int:

@@ -26,6 +26,8 @@ POSITIONS = 16
 """Most positions, of all rows together, that one call reads; torch's products of more rows are as fast."""
 WORK = 1 << 16
 """Weights worth a thread: below that, threads would wait for each other longer than they work."""
+MLPS = ("relu", "gelu", "swiglu")
+"""The kinds of MLP that the kernel has, by their numbers."""
 KINDS = {torch.float32: "step_fp32", torch.bfloat16: "step_bf16"}
 KNOWN = (
     *(nn.Embedding, nn.Dropout, nn.ModuleList, nn.Linear, nn.Identity),
@@ -88,6 +90,8 @@ class Stepper:
         self.supported = (
             self.dtype in KINDS
             and all(type(module) in KNOWN for module in modules[1:])
+            and all(_attends(module) for module in modules if isinstance(module, layers.Attention))
+            and (settings.norm_place, settings.mlp in MLPS) == ("before", True)
             and all(p.dtype == self.dtype and p.is_contiguous() and p.device.type == "cpu" for p in self.parameters)
         )
         self.operations = 0
@@ -108,7 +112,7 @@ class Stepper:
         self._theta = s.rope_theta
         self._model = _Model(
             *(s.layers, s.width, s.heads, s.n_kv, s.d_head, s.d_mlp),
-            *(model.vocabulary, s.window or 0, s.norm == "layer", ("relu", "gelu", "swiglu").index(s.mlp), 0),
+            *(model.vocabulary, s.window or 0, s.norm == "layer", MLPS.index(s.mlp), 0),
             *(addresses(name) for name in ("embedding", "position", "norm", "head")),
             ctypes.addressof(self._layer),
         )
@@ -154,6 +158,11 @@ class Stepper:
 
     def _table(self, slots: int) -> tuple[Tensor, Tensor]:
         return layers.rotary(torch.arange(slots), self._model.head_width, self._theta)
+
+
+def _attends(attention: layers.Attention) -> bool:
+    """Whether the kernel's attention is this one."""
+    return attention.softcap is None and attention.scale == attention.d**-0.5 and not attention.joint
 
 
 _STEPPERS: WeakKeyDictionary[nn.Module, Stepper] = WeakKeyDictionary()

@@ -114,7 +114,7 @@ def _cast_still(s: RecurrentSettings | DecoderSettings) -> int:
     if isinstance(s, RecurrentSettings):  # an LSTM's rows are as long as its head's
         return _matrices(s) if s.width % 2 else 0
     D, W, heads = s.width, s.d_mlp, s.heads * s.d_head
-    into = D * (heads + 2 * s.n_kv * s.d_head + W * (2 if s.mlp == "swiglu" else 1)) if D % 2 else 0
+    into = D * (heads + 2 * s.n_kv * s.d_head + W * (2 if s.gated else 1)) if D % 2 else 0
     out = D * heads if heads % 2 else 0
     down = D * W if W % 2 and s.mlp == "relu" else 0  # after the others' activations it is cast anew each time
     return s.layers * (into + out + down)
@@ -150,7 +150,7 @@ def _layer(
         vectors = RECURRENT[s.kind]
         return _Layer(n * D * (4 * vectors + dropped), n * D * 4 * (vectors // 2 + 2))
     W, q, kv = s.d_mlp, s.heads * s.d_head, s.n_kv * s.d_head
-    gated = s.mlp == "swiglu"
+    gated = s.gated
     norms = 2 * 4 * D * (2 if s.norm == "rms" else 1)  # each norm's input; RMSNorm its normalised form besides
     inputs = e * D * (2 if e == 4 else 3 + (2 if gated else 1))  # of the projections; autocast casts for each anew
     if fused:  # norms keep their input and two numbers a position, and write what the products read
@@ -158,7 +158,8 @@ def _layer(
     heads = e * (2 * q + 2 * kv) + 4 * s.heads  # queries, keys, values, result; the log of each head's sum
     if s.qk_norm:
         heads += 2 * 4 * (q + kv)
-    hidden = e * W * {"swiglu": 2 if fused else 4, "gelu": 1 if fused else 2, "relu": 1}[s.mlp]
+    own = fused and s.mlp in ("swiglu", "gelu")  # keeps its inputs, and makes the activation again
+    hidden = e * W * {"relu": 1, "swiglu": 2 if own else 4, "geglu": 4}.get(s.mlp, 1 if own else 2)
     scores = e * T if packed and (s.dropout or not fused) else 0  # the mask, as numbers
     passing = 4 * (4 * W + 2 * D)
     if s.dropout:  # dropout within attention needs the scores whole, in fp32: softmax, mask and their product
@@ -175,7 +176,8 @@ def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool, 
     vectors = 2 if isinstance(s, RecurrentSettings) else 4 if s.norm == "rms" else 3
     rotations = 0
     if isinstance(s, DecoderSettings) and packed and s.position == "rope":
-        whole = products and s.mlp != "relu" and not s.qk_norm and not s.dropout  # `models.fused_block` casts no tables
+        plain = s.mlp in ("swiglu", "gelu") and s.norm_place == "before"
+        whole = products and plain and not s.qk_norm and not s.dropout  # `models.fused_block` casts no tables
         rotations = (2 if whole else 4) * 4 * s.d_head
     return n * (8 + 4 * D * (vectors + (1 if s.dropout else 0)) + rotations)
 

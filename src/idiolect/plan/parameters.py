@@ -48,14 +48,15 @@ def count(settings: Settings, vocabulary: int, tokens: int | None = None) -> Par
 
 def _decoder(s: DecoderSettings, V: int) -> Parameters:
     """L (D d (2 H + 2 K) + 2 or 3 D W) in matrices, besides norms, biases, V D of the embedding and of the head."""
-    L, D, norm = s.layers, s.width, s.width * (2 if s.norm == "layer" else 1)
+    L, norm = s.layers, s.width * (2 if s.norm == "layer" else 1)
+    D, norms = s.width, 4 if s.norm_place == "both" else 2  # of a block
     return _parts(
         embedding=V * D,
         positions=s.context * D if s.position == "learned" else 0,
         attention=attention_matrices(s),
         mlp=mlp_matrices(s),
         biases=L * (_attention_biases(s) + _mlp_biases(s)),
-        norms=L * (2 * norm + (2 * s.d_head if s.qk_norm else 0)) + norm,
+        norms=L * (norms * norm + (2 * s.d_head if s.qk_norm else 0)) + (norm if s.norm_place != "residual" else 0),
         head=0 if s.tied else V * D,
     )
 
@@ -87,7 +88,7 @@ def attention_matrices(s: DecoderSettings) -> int:
 
 def mlp_matrices(s: DecoderSettings) -> int:
     """Weights of all MLPs: 2 L D W, and 3 L D W when gated."""
-    return s.layers * (3 if s.mlp == "swiglu" else 2) * s.width * s.d_mlp
+    return s.layers * (3 if s.gated else 2) * s.width * s.d_mlp
 
 
 def kaplan(layers: int, width: int, attention_width: int, mlp_width: int) -> int:
@@ -105,7 +106,7 @@ def _attention_biases(s: DecoderSettings) -> int:
 
 
 def _mlp_biases(s: DecoderSettings) -> int:
-    return (s.d_mlp * (2 if s.mlp == "swiglu" else 1) + s.width) if s.mlp_bias else 0
+    return (s.d_mlp * (2 if s.gated else 1) + s.width) if s.mlp_bias else 0
 
 
 def _parts(**parts: int) -> Parameters:
