@@ -52,6 +52,8 @@ SECONDS = 2.0
 """Processor time a case may take."""
 MEMORY = 256 << 20
 """Bytes a case may hold besides what was held before."""
+LONGEST = 1 << 17
+"""Characters of a text that a model reads: a million tokens honestly take longer than SECONDS."""
 TEXTS = [text[:900] for text in itertools.islice(library.documents(), 12)]
 SAMPLE = "The number 8 is even; Zähler 漢字 <|endoftext|>\n\tx = [1]"
 
@@ -466,7 +468,7 @@ class Words(Parser):
         loaded = draw.choice(self.loaded)
         text = mutated_lines(draw.choice(TEXTS)[: draw.choice([5, 40, 900])].encode(), draw).decode(
             "utf-8", "surrogateescape"
-        )
+        )[:LONGEST]
         number = draw.choice(malformed.NUMBERS)
         asked = {draw.choice([*DecodeSettings.model_fields]): malformed.nasty(draw), "max_tokens": 2}
         yield draw.choice(

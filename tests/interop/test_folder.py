@@ -291,6 +291,7 @@ def test_headers_that_lie(foreign):
         ({"num_hidden_layers": 4}, "lacks model.layers.3"),
         ({"vocab_size": V + 1}, "shape"),
         ({"vocab_size": "many"}, "vocab_size"),
+        ({"vocab_size": True}, "vocab_size"),
         ({"vocab_size": "gone"}, "vocab_size"),
         ({"hidden_size": "gone"}, "hidden_size"),
         ({"hidden_size": None}, "damaged"),

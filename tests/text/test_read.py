@@ -213,3 +213,8 @@ def test_no_text_at_all_is_an_empty_corpus(tmp_path: Path) -> None:
         texts(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         texts(tmp_path / "absent")
+
+
+def test_a_name_that_is_too_long_is_refused():
+    with pytest.raises(UserError, match="is no path"):
+        list(read(["x" * 5000]))

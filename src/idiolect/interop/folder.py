@@ -122,7 +122,7 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
         files.verify(folder)
     config = _object(folder, CONFIG)
     model_type, vocabulary = _model_type(folder, config), config.get("vocab_size")
-    if not isinstance(vocabulary, int) or vocabulary < 1:
+    if type(vocabulary) is not int or vocabulary < 1:  # True is an int
         raise UserError(f"{folder / CONFIG}: vocab_size is {vocabulary!r}", RESTORE)
     settings = _settings(folder, config, model_type)
     header = _header(folder)

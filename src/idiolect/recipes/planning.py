@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ def plan(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, Any]:
         recipe, notes = load.load(recipe, overrides, text_needed=False)
     tokens = 0
     if isinstance(recipe.model, NGramSettings):
-        tokens = sum(path.stat().st_size for path in recipe.data.train if path.is_file())
+        with contextlib.suppress(OSError):  # a name that is too long; what is missing is said when it is read
+            tokens = sum(path.stat().st_size for path in recipe.data.train if path.is_file())
         known = f"a text of {tokens:,} bytes" if tokens else "no text yet"
         notes.append(f"these are upper bounds ({known}): what there is to count is known once it is counted")
     return {**numbers(recipe, recipe.tokenizer.size, tokens), "notes": notes}

@@ -55,7 +55,11 @@ def files_of(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES) ->
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
-        if not path.exists():
+        try:
+            exists = path.exists()
+        except OSError as error:  # a name that is too long
+            raise UserError(f"{str(path)[:99]!r} is no path: {error.strerror}", "check the path") from None
+        if not exists:
             raise UserError(f"{path} does not exist", "check the path")
         inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
         for file in sorted(inside) if path.is_dir() else [path]:
