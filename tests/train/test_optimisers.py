@@ -171,3 +171,47 @@ def test_shares_scale_every_group_from_its_own_highest(kind: str) -> None:
     optimizer.set_share(0.25)
     rates = {group["lr"] for part in optimizer.parts for group in part.param_groups}
     assert rates == ({0.1, 0.2} if kind == "muon" else {0.1})
+
+
+class Uncompiled(Net):
+    compiles = False
+
+
+PLAIN = TrainSettings(optimizer="sgd", weight_decay=0, learning_rate=0.5)
+
+
+def test_plain_sgd_moves_only_the_rows_that_were_looked_up() -> None:
+    torch.manual_seed(3)
+    model, other = Uncompiled(), net()
+    before = model.embedding.weight.detach().clone()
+    for same, share in ((model, 0.5), (other, 0.5)):
+        optimizer = optimisers.build(same, PLAIN)
+        for ids in ([2, 7, 2, 2], [3, 3, 7, 0]):  # micro-batches, with ids that come again
+            nn.functional.cross_entropy(same(torch.tensor(ids)), torch.tensor([1, 2, 3, 4])).backward()
+        assert same.embedding.weight.grad is not None and same.embedding.weight.grad.is_sparse == (same is model)
+        optimizer.step(share)
+        optimizer.zero_grad()
+    torch.testing.assert_close(model.embedding.weight, other.embedding.weight, rtol=1e-6, atol=1e-7)
+    moved = (model.embedding.weight != before).any(1).nonzero().flatten().tolist()
+    assert moved == [0, 2, 3, 7]
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (Uncompiled(tied=True), {}),
+        (Uncompiled(), {"momentum": 0.5}),
+        (Uncompiled(), {"weight_decay": 0.1}),
+        (Net(), {}),
+    ],
+)
+def test_gradients_stay_dense_where_rows_move_without_being_looked_up(model: Net, changes: dict[str, float]) -> None:
+    optimisers.build(model, PLAIN.model_copy(update=changes))
+    assert not model.embedding.sparse
+
+
+def test_a_table_that_is_frozen_stays_where_it_is() -> None:
+    model = Uncompiled()
+    model.embedding.weight.requires_grad_(False)
+    optimizer = optimisers.build(model, PLAIN)
+    assert not model.embedding.sparse and len(optimizer.parts) == 1

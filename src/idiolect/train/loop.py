@@ -181,7 +181,12 @@ def fit(
 
 def _losses_and_norm(totals: list[Tensor], weights: list[nn.Parameter], scale: float) -> list[float]:
     """Takes the fp16 scale off the gradients; the micro-batches' losses and the gradient's norm, in one read."""
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    gradients = []
+    for weight in weights:
+        if weight.grad is not None and weight.grad.is_sparse:
+            weight.grad = weight.grad.coalesce()  # a row that was looked up twice has one gradient
+        if weight.grad is not None:
+            gradients.append(weight.grad.values() if weight.grad.is_sparse else weight.grad)
     if scale != 1:
         torch._foreach_mul_(gradients, 1 / scale)
     norm = torch.nn.utils.get_total_norm(gradients)
@@ -198,7 +203,8 @@ def _check_gradients(step: int, norm: float, optimizer: Optimizer) -> None:
     if math.isfinite(norm):
         return
     for name, weight in optimizer.named.items():
-        if weight.grad is not None and not weight.grad.isfinite().all():
+        found = weight.grad
+        if found is not None and not (found.values() if found.is_sparse else found).isfinite().all():
             raise NotFinite(step, f"the gradient of {name} is not finite")
     raise NotFinite(step, f"the norm of the gradient is {norm}")
 

@@ -85,9 +85,54 @@ def adamw(model: nn.Module, named: Named, settings: TrainSettings, precision: st
 
 
 def sgd(model: nn.Module, named: Named, settings: TrainSettings, precision: str) -> list[torch.optim.Optimizer]:
-    """Stochastic gradient descent, with momentum if asked for."""
-    groups = _groups(named.values(), settings.weight_decay, settings.learning_rate)
-    return [torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=True)]
+    """Stochastic gradient descent, with momentum if asked for; plain, it leaves rows that were not looked up alone."""
+    tables = [] if settings.momentum or settings.weight_decay else _tables(model, named)
+    chosen = {id(table) for table in tables}
+    rest = [p for p in named.values() if id(p) not in chosen]
+    groups = _groups(rest, settings.weight_decay, settings.learning_rate)
+    parts: list[torch.optim.Optimizer] = []
+    if groups:
+        parts.append(torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=True))
+    if tables:
+        parts.append(Rows([{"params": tables, "highest": settings.learning_rate}], {"lr": settings.learning_rate}))
+    return parts
+
+
+def _tables(model: nn.Module, named: Named) -> list[nn.Parameter]:
+    """Embeddings that nothing else uses, which from now on have sparse gradients.
+
+    A compiled step knows no sparse gradients: only models that are not compiled have them.
+    """
+    if getattr(model, "compiles", True):
+        return []
+    uses = [(module, p) for module in model.modules() for p in module.parameters(recurse=False)]
+    found = []
+    for module, parameter in uses:
+        trained = any(parameter is p for p in named.values())
+        if isinstance(module, nn.Embedding) and trained and sum(parameter is p for _, p in uses) == 1:
+            module.sparse = True
+            found.append(parameter)
+    return found
+
+
+class Rows(torch.optim.Optimizer):
+    """Stochastic gradient descent over tables whose gradients are sparse: what was not looked up does not move.
+
+    The same weights as a dense gradient gives, at the cost of the rows of a batch instead of the whole vocabulary's.
+    """
+
+    grad_scale: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Moves the rows that have a gradient."""
+        assert closure is None
+        share = 1.0 if self.grad_scale is None else 1 / float(self.grad_scale)
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    moved = table.grad.coalesce()
+                    table.index_add_(0, moved.indices()[0], moved.values(), alpha=-group["lr"] * share)
 
 
 def muon(model: nn.Module, named: Named, settings: TrainSettings, precision: str) -> list[torch.optim.Optimizer]:
