@@ -10,7 +10,7 @@ import torch
 from idiolect import seeds
 from idiolect.data.batch import Batch
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, RecurrentSettings
+from idiolect.models.settings import FAMILIES
 from idiolect.train import loop, objectives, optimisers
 from idiolect.train.settings import Resolved, TrainSettings
 
@@ -24,10 +24,8 @@ def resident(name: str) -> int:
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    kind, V = asked["model"].pop("kind", "decoder"), asked["vocabulary"]
-    settings = (
-        DecoderSettings(**asked["model"]) if kind == "decoder" else RecurrentSettings(kind=kind, **asked["model"])
-    )
+    kind, V = asked["model"].setdefault("kind", "decoder"), asked["vocabulary"]
+    settings = FAMILIES[kind](**asked["model"])
     train = TrainSettings(steps=4, warmup_steps=0, **asked["train"])
     rows = train.batch_tokens // settings.context // train.micro_batches
 
@@ -44,7 +42,8 @@ def main() -> None:
     model = build(settings, V)
     model.activation_checkpointing = train.activation_checkpointing
     optimizer = optimisers.build(model, train)
-    loop.fit(model, batch_at, objectives.next_token, optimizer, lambda i: 1.0, settings=train, resolved=Resolved())
+    objective = objectives.masked if kind == "encoder" else objectives.next_token
+    loop.fit(model, batch_at, objective, optimizer, lambda i: 1.0, settings=train, resolved=Resolved())
     print(resident("VmHWM") - before)
 
 

@@ -6,18 +6,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings
 from idiolect.plan.flops import Flops, flops_per_token, mfu
 
 B, T, V = 3, 17, 29
 
 
-def counted(settings):
-    """What torch counts for a forward and backward pass over B rows of T."""
+def counted(settings, predicted=T):
+    """What torch counts for a forward and backward pass over B rows of T, the first of which are predicted."""
     model = build(settings, V)
+    between = getattr(model, "transform", torch.nn.Identity())
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):
-        model.head(model.body(torch.zeros(B, T, dtype=torch.int64))).sum().backward()
+        model.head(between(model.body(torch.zeros(B, T, dtype=torch.int64))[:, :predicted])).sum().backward()
     return counter.get_total_flops()
 
 
@@ -32,6 +33,14 @@ def counted(settings):
 def test_a_decoder_does_the_products_of_the_formula(changes):
     settings = DecoderSettings(layers=2, context=T, **changes)
     assert flops_per_token(settings, V).total * B * T == counted(settings)
+
+
+@pytest.mark.parametrize("head", ["plain", "transform"])
+@pytest.mark.parametrize("predicted", [T, 5])
+def test_an_encoder_does_the_products_of_the_formula(head, predicted):
+    settings = EncoderSettings(layers=2, heads=3, width=30, context=T, head=head)
+    found = flops_per_token(settings, V, predicted=predicted / T).total * B * T
+    assert found == pytest.approx(counted(settings, predicted), rel=1e-3)  # the share of a product is rounded
 
 
 def test_the_elman_network_and_gru_do_the_products_of_the_formula():

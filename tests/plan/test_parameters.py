@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings
 from idiolect.plan.parameters import count
 
 DECODERS = [
@@ -43,6 +43,17 @@ def test_a_decoder_holds_what_the_formula_says(shape):
         for part, words in (("attention", ("query", "key", "value", "out")), ("mlp", ("gate", "up", "down"))):
             matrices = [n for name, n in sizes.items() if name.split(".")[-2] in words and name.endswith("weight")]
             assert parts[part] == sum(matrices)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:2])
+@pytest.mark.parametrize("head", ["plain", "transform", "none"])
+def test_an_encoder_holds_what_the_formula_says(shape, head):
+    bert = {"norm": "layer", "norm_place": "residual", "position": "learned", "position_offset": 2, "token_types": 2}
+    shape = {**shape, "tied": shape.get("tied", True) or head == "none"}
+    for style in ({}, {"embedding_norm": True, "pooler": True}, bert | {"pooler": True, "embedding_norm": True}):
+        settings = EncoderSettings(layers=3, context=19, head=head, **shape, **style)
+        model = build(settings, 101, device="meta")
+        assert count(settings, 101).total == sum(p.numel() for p in model.parameters()), style
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])

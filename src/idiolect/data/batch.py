@@ -42,6 +42,13 @@ class Batch:
         """Supervised labels."""
         return int((self.labels != IGNORE).sum())
 
+    def split(self, parts: int) -> list[Batch]:
+        """The rows as equal batches, in order. Raises ValueError unless `parts` divides them."""
+        if len(self.ids) % parts:
+            raise ValueError(f"{len(self.ids)} rows are not {parts} equal parts")
+        held = {key: part.chunk(parts) for key, part in vars(self).items() if isinstance(part, Tensor)}
+        return [replace(self, **{key: pieces[i] for key, pieces in held.items()}) for i in range(parts)]
+
     def to(self, device: torch.device | str) -> Batch:
         """The batch on another device."""
         return replace(self, **{k: part.to(device) for k, part in vars(self).items() if isinstance(part, Tensor)})

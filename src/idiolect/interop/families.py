@@ -5,18 +5,20 @@ A family is one row of FAMILIES, read both ways: how its config.json spells our 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from idiolect.config import S, validate
 from idiolect.errors import UserError
 from idiolect.interop.decoders import DECODERS
+from idiolect.interop.encoders import ENCODERS
 from idiolect.interop.rows import Config, Family, Tensors
 from idiolect.models.settings import FamilySettings
 
 RESTORE = "restore the folder from where it came"
 
 
-FAMILIES: dict[str, Family] = {**DECODERS}
+FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS}
 """Every model type; tried in this order when a model is saved."""
 
 
@@ -40,6 +42,15 @@ def settings_of(config: Config, source: str) -> FamilySettings:
     except (TypeError, AttributeError) as error:
         raise UserError(f"{source} is damaged: {error}", RESTORE) from None
     return checked(family.settings, {key: value for key, value in found.items() if value is not None}, source)
+
+
+def without_absent(settings: FamilySettings, stored: Collection[str], model_type: str) -> FamilySettings:
+    """The settings, less the parts that a folder with only the `stored` tensors (by canonical name) has not."""
+    changes: dict[str, Any] = {}
+    for tensor, said in FAMILIES[model_type].absent.items():
+        if tensor not in stored:
+            changes |= said
+    return settings.model_copy(update=changes)
 
 
 def checked(kind: type[S], tables: Config, source: str) -> S:

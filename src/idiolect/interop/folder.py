@@ -71,7 +71,7 @@ def save(folder: Path, model: Model, tokenizer: Tokenizer | None, lineage: Mappi
     config, tensors = _describe(model)
     with files.new_folder(folder, kind="model") as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-        files.write_json(new / CONFIG, config | ids)
+        files.write_json(new / CONFIG, ids | config)
         files.write_json(new / "generation_config.json", ids)
         files.write_json(new / LINEAGE, dict(lineage))
         if tokenizer is not None:
@@ -93,8 +93,11 @@ def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
         about |= {"model_type": OWN + settings.kind, "settings": settings.model_dump(mode="json")}
     else:
         row = families.FAMILIES[family]
-        about |= {"model_type": family, "architectures": [row.architecture], **row.write(settings)}
-        tensors = families.to_theirs(tensors, family)
+        tensors, architecture = families.to_theirs(tensors, family), row.architecture
+        if row.bare and all(name.startswith(row.bare[0]) for name in tensors):
+            prefix, architecture = row.bare
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+        about |= {"model_type": family, "architectures": [architecture], **row.write(settings)}
     about["vocab_size"] = model.vocabulary
     return about, {name: tensor.contiguous() for name, tensor in tensors.items()}
 
@@ -126,6 +129,10 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
         raise UserError(f"{folder / CONFIG}: vocab_size is {vocabulary!r}", RESTORE)
     settings = _settings(folder, config, model_type)
     header = _header(folder)
+    if model_type in families.FAMILIES:
+        known = {families.canonical(name, model_type): entry for name, entry in header.items()}
+        header = {name: entry for name, entry in known.items() if name}
+        settings = families.without_absent(settings, header, model_type)
     if isinstance(settings, NGramSettings):
         model: Model = _load_ngram(folder, config, settings, vocabulary, header)
     else:
@@ -257,8 +264,7 @@ def _load_network(
     expected, shared = _own(model), {name: model.state_dict()[name] for name in model.shared()}
     if model_type in families.FAMILIES:
         expected, shared = (families.to_theirs(part, model_type) for part in (expected, shared))
-        known = {families.canonical(name, model_type): entry for name, entry in header.items()}
-        header = {name: entry for name, entry in known.items() if name and name not in shared}
+        header = {name: entry for name, entry in header.items() if name not in shared}
     _check_shapes(folder, expected, header)
     tensors = {name: tensor.to(device, dtype) for name, tensor in _read(header)}
     if model_type in families.FAMILIES:

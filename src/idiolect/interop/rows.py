@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -43,3 +43,7 @@ class Family:
     """Their tensors, under our names, in our layout; undoes `to_theirs`."""
     canonical: Callable[[str], str | None] = str
     """The name a stored tensor should have, for files that leave a prefix out; None for one that no model needs."""
+    absent: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Tensors that some folders lack, and the settings that say so of such a one."""
+    bare: tuple[str, str] | None = None
+    """The prefix of the body's tensors, which files of the body alone leave out, and the class that opens those."""

@@ -10,11 +10,19 @@ from torch.overrides import TorchFunctionMode
 from idiolect import seeds
 from idiolect.models.contract import Network
 from idiolect.models.decoder import Decoder
+from idiolect.models.encoder import Encoder
 from idiolect.models.ngram import NGram
 from idiolect.models.recurrent import Recurrent
 from idiolect.models.settings import FamilySettings, NGramSettings
 
-KINDS: dict[str, Any] = {"ngram": NGram, "rnn": Recurrent, "lstm": Recurrent, "gru": Recurrent, "decoder": Decoder}
+KINDS: dict[str, Any] = {
+    "ngram": NGram,
+    "rnn": Recurrent,
+    "lstm": Recurrent,
+    "gru": Recurrent,
+    "decoder": Decoder,
+    "encoder": Encoder,
+}
 """What is built for each model.kind: a class of (settings, vocabulary); but for the n-gram, a `Network`."""
 
 Model = NGram | Network

@@ -157,15 +157,47 @@ class DecoderSettings(TransformerSettings):
     """The family."""
 
 
+class EncoderSettings(TransformerSettings):
+    """A transformer that reads a whole text at once; its settings cover BERT, RoBERTa and DistilBERT."""
+
+    kind: Literal["encoder"] = "encoder"
+    """The family."""
+    position_offset: int = Field(default=0, ge=0)
+    """Rows of the learnt positions before the first one's (RoBERTa: its padding id + 1)."""
+    token_types: int = Field(default=0, ge=0)
+    """Kinds of token that an embedding tells apart, the first unless said otherwise (BERT: first and second text)."""
+    embedding_norm: bool = False
+    """A norm of the embedding, before the first block."""
+    head: Literal["plain", "transform", "none"] = "plain"
+    """What makes logits of the last block's output: a matrix; a dense layer, an activation, a norm, then a matrix with
+    a bias (BERT); or nothing, in folders that hold only the body."""
+    pooler: bool = False
+    """A dense layer for the first position, kept for folders that have it; nothing here reads it."""
+
+    @model_validator(mode="after")
+    def _check_encoder(self) -> Self:
+        problems = []
+        if self.window is not None:
+            problems.append("an encoder has no window: it reads all of a text")
+        if self.position_offset and self.position != "learned":
+            problems.append("position_offset needs position = learned")
+        if self.head == "none" and not self.tied:
+            problems.append("head = none has no matrix of its own: tied must be true")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
 FAMILIES: dict[str, type[FamilySettings]] = {
     "ngram": NGramSettings,
     "rnn": RecurrentSettings,
     "lstm": RecurrentSettings,
     "gru": RecurrentSettings,
     "decoder": DecoderSettings,
+    "encoder": EncoderSettings,
 }
 """The settings of each model.kind."""
 
-NetworkSettings = RecurrentSettings | DecoderSettings
+NetworkSettings = RecurrentSettings | DecoderSettings | EncoderSettings
 """Of the families that have weights and are trained in steps."""
 ModelSettings = Annotated[NGramSettings | NetworkSettings, Field(discriminator="kind")]

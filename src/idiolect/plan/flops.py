@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from idiolect.models.settings import DecoderSettings, RecurrentSettings
+from idiolect.models.settings import EncoderSettings, RecurrentSettings, TransformerSettings
 from idiolect.plan.parameters import GATES, Settings, attention_matrices, mlp_matrices
 
 
@@ -26,8 +26,10 @@ class Flops:
         return self.matrices + self.attention
 
 
-def flops_per_token(settings: Settings, vocabulary: int, length: int | None = None) -> Flops:
+def flops_per_token(settings: Settings, vocabulary: int, length: int | None = None, predicted: float = 1.0) -> Flops:
     """Operations of forward and backward for each token of a sequence of `length` (default: the context).
+
+    `predicted`: the share of the tokens that an encoder's head reads, those that are to be filled in.
 
     Kaplan et al. 2020, section 2.1 (C ≈ 6 N D), with the head and attention added as in Chowdhery et al. 2022
     (PaLM), appendix B. Norms, activations and the optimiser are left out (together about a hundredth). A sliding
@@ -36,9 +38,12 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
     if isinstance(settings, RecurrentSettings):
         D = settings.width
         return Flops(6 * (settings.layers * GATES[settings.kind] * 2 * D * D + vocabulary * D), 0)
-    if isinstance(settings, DecoderSettings):
+    if isinstance(settings, TransformerSettings):
         span = min(length or settings.context, settings.window or settings.context)
-        matrices = attention_matrices(settings) + mlp_matrices(settings) + vocabulary * settings.width
+        head = vocabulary * settings.width
+        if isinstance(settings, EncoderSettings) and settings.head == "transform":
+            head += settings.width**2
+        matrices = attention_matrices(settings) + mlp_matrices(settings) + round(predicted * head)
         return Flops(6 * matrices, 12 * settings.layers * settings.heads * settings.d_head * span)
     return Flops(0, 0)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from idiolect.errors import Exit, UserError
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import NGramSettings, RecurrentSettings, TransformerSettings
 from idiolect.plan.parameters import Settings, attention_matrices, count, mlp_matrices
 from idiolect.train.settings import TrainSettings
 
@@ -27,7 +27,7 @@ FEWEST_ROWS = 2048
 """Rows of logits that a chunk has at least; likewise."""
 TOGETHER = 1 << 24
 """Most numbers that Muon iterates at once; `train.optimisers` owns it, a test holds them equal."""
-FRAGMENTS = {"decoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2}
+FRAGMENTS = {"decoder": 0.75, "encoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2}
 """Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
 MIXED = 1.5
 """… and this much more where they come and go between others that stay: micro-batches, recomputed layers."""
@@ -86,7 +86,7 @@ def training_memory(
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
     fused = device == "cpu" and precision == "bf16"  # `models.fused`, where there is a compiler for it
-    products = fused and model.kind in ("decoder", "lstm") and _products()
+    products = fused and model.kind in ("decoder", "encoder", "lstm") and _products()
     layer, ends = _layer(model, B, T, e, packed, fused, products), _ends(model, B, T, packed, products)
     activations = ends + model.layers * layer.kept
     if train.activation_checkpointing:  # the inputs of all layers, and one layer in full while it is recomputed
@@ -109,7 +109,7 @@ def training_memory(
     return Memory(_without_zeros(**items))
 
 
-def _cast_still(s: RecurrentSettings | DecoderSettings) -> int:
+def _cast_still(s: RecurrentSettings | TransformerSettings) -> int:
     """Numbers of the matrices that autocast casts where `_products`: those with odd rows, which ours do not take."""
     if isinstance(s, RecurrentSettings):  # an LSTM's rows are as long as its head's
         return _matrices(s) if s.width % 2 else 0
@@ -138,7 +138,7 @@ class _Layer:
 
 
 def _layer(
-    s: RecurrentSettings | DecoderSettings, B: int, T: int, e: int, packed: bool, fused: bool, products: bool
+    s: RecurrentSettings | TransformerSettings, B: int, T: int, e: int, packed: bool, fused: bool, products: bool
 ) -> _Layer:
     n, D = B * T, s.width
     dropped = 4 if s.dropout else 0
@@ -153,14 +153,16 @@ def _layer(
     gated = s.gated
     norms = 2 * 4 * D * (2 if s.norm == "rms" else 1)  # each norm's input; RMSNorm its normalised form besides
     inputs = e * D * (2 if e == 4 else 3 + (2 if gated else 1))  # of the projections; autocast casts for each anew
-    if fused:  # norms keep their input and two numbers a position, and write what the products read
+    apart = s.norm_place == "residual"  # norms make the residual stream itself, in fp32, and are torch's own
+    if fused and not apart:  # norms keep their input and two numbers a position, and write what the products read
         norms, inputs = 2 * (4 * D + 8), 2 * e * D
     heads = e * (2 * q + 2 * kv) + 4 * s.heads  # queries, keys, values, result; the log of each head's sum
     if s.qk_norm:
         heads += 2 * 4 * (q + kv)
     own = fused and s.mlp in ("swiglu", "gelu")  # keeps its inputs, and makes the activation again
     hidden = e * W * {"relu": 1, "swiglu": 2 if own else 4, "geglu": 4}.get(s.mlp, 1 if own else 2)
-    scores = e * T if packed and (s.dropout or not fused) else 0  # the mask, as numbers
+    masked = packed and (s.dropout or not fused or s.kind == "encoder")
+    scores = e * T if masked else 0  # the mask, as numbers
     passing = 4 * (4 * W + 2 * D)
     if s.dropout:  # dropout within attention needs the scores whole, in fp32: softmax, mask and their product
         scores = 3 * 4 * s.heads * T
@@ -170,20 +172,20 @@ def _layer(
     return _Layer(n * (norms + inputs + heads + hidden + scores), n * passing)
 
 
-def _ends(s: RecurrentSettings | DecoderSettings, B: int, T: int, packed: bool, products: bool) -> int:
+def _ends(s: RecurrentSettings | TransformerSettings, B: int, T: int, packed: bool, products: bool) -> int:
     """What is kept before the first layer and after the last: ids, final norm, hidden vectors, their gradient."""
     n, D = B * T, s.width
     vectors = 2 if isinstance(s, RecurrentSettings) else 4 if s.norm == "rms" else 3
     rotations = 0
-    if isinstance(s, DecoderSettings) and packed and s.position == "rope":
-        plain = s.mlp in ("swiglu", "gelu") and s.norm_place == "before"
+    if isinstance(s, TransformerSettings) and packed and s.position == "rope":
+        plain = s.mlp in ("swiglu", "gelu") and s.norm_place == "before" and s.kind == "decoder"
         whole = products and plain and not s.qk_norm and not s.dropout  # `models.fused_block` casts no tables
         rotations = (2 if whole else 4) * 4 * s.d_head
     return n * (8 + 4 * D * (vectors + (1 if s.dropout else 0)) + rotations)
 
 
 def _logits(
-    s: RecurrentSettings | DecoderSettings, V: int, n: int, e: int, device: str, fused: bool, products: bool
+    s: RecurrentSettings | TransformerSettings, V: int, n: int, e: int, device: str, fused: bool, products: bool
 ) -> int:
     """A chunk of logits with its probabilities, and the head's gradient, which the chunked path makes at once."""
     rows = max(FEWEST_ROWS, CHUNK[device] // V)
@@ -196,21 +198,21 @@ def _logits(
     return rows * V * (e + 4 + (0 if e == 4 else e)) + (2 if s.tied else 1) * 4 * V * s.width
 
 
-def _optimizer(s: RecurrentSettings | DecoderSettings, train: TrainSettings, N: int) -> int:
+def _optimizer(s: RecurrentSettings | TransformerSettings, train: TrainSettings, N: int) -> int:
     """The optimiser's state, and what its step works with."""
     if train.optimizer == "sgd":
         return 4 * N if train.momentum else 0
     if train.optimizer == "adamw":
         return 8 * N
     inner = _matrices(s)
-    largest = s.width * (s.d_mlp if isinstance(s, DecoderSettings) else s.width * 4)
+    largest = s.width * (s.d_mlp if isinstance(s, TransformerSettings) else s.width * 4)
     together = max(largest, min(inner, TOGETHER))  # gradients scaled, moved on, stacked and rounded, all at once
     return 4 * inner + 8 * (N - inner) + (3 * 4 + 2) * together
 
 
-def _matrices(s: RecurrentSettings | DecoderSettings) -> int:
+def _matrices(s: RecurrentSettings | TransformerSettings) -> int:
     """Weights of the hidden matrices."""
-    if isinstance(s, DecoderSettings):
+    if isinstance(s, TransformerSettings):
         return attention_matrices(s) + mlp_matrices(s)
     return count(s, 0).inner
 
@@ -285,7 +287,7 @@ def _smaller(model: Settings, train: TrainSettings) -> Iterator[tuple[str, Setti
         yield f"model.width={narrower.width} train.micro_batches={rows} {words}", narrower, least
 
 
-def _narrower(model: RecurrentSettings | DecoderSettings) -> Iterator[RecurrentSettings | DecoderSettings]:
+def _narrower(model: RecurrentSettings | TransformerSettings) -> Iterator[RecurrentSettings | TransformerSettings]:
     """The same model in ever smaller widths that its heads still divide."""
     part = 8 if isinstance(model, RecurrentSettings) else math.lcm(2 * model.heads, 8)
     width = model.width

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import EncoderSettings, NGramSettings, RecurrentSettings, TransformerSettings
 
-Settings = NGramSettings | RecurrentSettings | DecoderSettings
+Settings = NGramSettings | RecurrentSettings | TransformerSettings
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 OUTSIDE = ("embedding", "positions", "head")
 """Parts that grow with the vocabulary or the context; scaling laws leave them out of N."""
@@ -43,10 +43,12 @@ def count(settings: Settings, vocabulary: int, tokens: int | None = None) -> Par
         return _ngram(settings, vocabulary, tokens)
     if isinstance(settings, RecurrentSettings):
         return _recurrent(settings, vocabulary)
+    if isinstance(settings, EncoderSettings):
+        return _encoder(settings, vocabulary)
     return _decoder(settings, vocabulary)
 
 
-def _decoder(s: DecoderSettings, V: int) -> Parameters:
+def _decoder(s: TransformerSettings, V: int) -> Parameters:
     """L (D d (2 H + 2 K) + 2 or 3 D W) in matrices, besides norms, biases, V D of the embedding and of the head."""
     L, norm = s.layers, s.width * (2 if s.norm == "layer" else 1)
     D, norms = s.width, 4 if s.norm_place == "both" else 2  # of a block
@@ -59,6 +61,21 @@ def _decoder(s: DecoderSettings, V: int) -> Parameters:
         norms=L * (norms * norm + (2 * s.d_head if s.qk_norm else 0)) + (norm if s.norm_place != "residual" else 0),
         head=0 if s.tied else V * D,
     )
+
+
+def _encoder(s: EncoderSettings, V: int) -> Parameters:
+    """Those of a decoder of these settings, and what an encoder may have besides."""
+    D, norm, transformed = s.width, s.width * (2 if s.norm == "layer" else 1), s.head == "transform"
+    more = {
+        "embedding": s.token_types * D,
+        "positions": s.position_offset * D,
+        "norms": norm if s.embedding_norm else 0,
+        "transform": D * D + D + norm if transformed else 0,
+        "head": V if transformed else 0,
+        "pooler": D * D + D if s.pooler else 0,
+    }
+    parts = _decoder(s, V).parts
+    return _parts(**{name: parts.get(name, 0) + more.get(name, 0) for name in {**parts, **more}})
 
 
 def _recurrent(s: RecurrentSettings, V: int) -> Parameters:
@@ -81,12 +98,12 @@ def _ngram(s: NGramSettings, V: int, tokens: int | None) -> Parameters:
     return Parameters(parts, bound=True)
 
 
-def attention_matrices(s: DecoderSettings) -> int:
+def attention_matrices(s: TransformerSettings) -> int:
     """Weights of all attention projections: L D d (2 H + 2 K)."""
     return s.layers * s.width * s.d_head * 2 * (s.heads + s.n_kv)
 
 
-def mlp_matrices(s: DecoderSettings) -> int:
+def mlp_matrices(s: TransformerSettings) -> int:
     """Weights of all MLPs: 2 L D W, and 3 L D W when gated."""
     return s.layers * (3 if s.gated else 2) * s.width * s.d_mlp
 
@@ -100,12 +117,12 @@ def kaplan(layers: int, width: int, attention_width: int, mlp_width: int) -> int
     return 2 * width * layers * (2 * attention_width + mlp_width)
 
 
-def _attention_biases(s: DecoderSettings) -> int:
+def _attention_biases(s: TransformerSettings) -> int:
     qkv = (s.heads + 2 * s.n_kv) * s.d_head
     return {"none": 0, "qkv": qkv, "all": qkv + s.width}[s.attention_bias]
 
 
-def _mlp_biases(s: DecoderSettings) -> int:
+def _mlp_biases(s: TransformerSettings) -> int:
     return (s.d_mlp * (2 if s.gated else 1) + s.width) if s.mlp_bias else 0
 
 

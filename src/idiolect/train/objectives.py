@@ -49,15 +49,28 @@ def translate(model: Any, batch: Batch, *, token_bytes: Tensor | None = None) ->
     return _of_tokens(model, model.body(batch.ids, batch.source, batch.source_lengths), batch, token_bytes)
 
 
+def masked(model: Any, batch: Batch) -> Loss:
+    """Cross-entropy of hidden tokens, in nats: -sum over labelled t of log p(labels[t] | all ids).
+
+    Only the labelled positions reach the model's transform and head.
+    """
+    chosen = batch.labels != IGNORE
+    hidden = model.transform(model.body(batch.ids, batch.lengths, batch.segments)[chosen])  # [N, D]
+    return Loss(_nats(model.head, hidden, batch.labels[chosen]), batch.count)
+
+
 def _of_tokens(model: Any, hidden: Tensor, batch: Batch, token_bytes: Tensor | None) -> Loss:
     """The cross-entropy of the labels, [B, T], under the model's head over hidden [B, T, D]."""
-    head = model.head
-    if type(head) is nn.Linear:
-        total = linear_cross_entropy(hidden, head.weight, head.bias, batch.labels)
-    else:  # an edited head is whatever its forward says it is
-        total = cross_entropy(head(hidden), batch.labels)
+    total = _nats(model.head, hidden, batch.labels)
     logs = {}
     if token_bytes is not None:
         widths = token_bytes.to(batch.labels.device)[batch.labels.clamp_min(0)]  # IGNORE is negative
         logs["bytes"] = (widths * (batch.labels != IGNORE)).sum()
     return Loss(total, batch.count, logs)
+
+
+def _nats(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """The summed cross-entropy of labels [...] under a head over hidden [..., D]."""
+    if type(head) is nn.Linear:
+        return linear_cross_entropy(hidden, head.weight, head.bias, labels)
+    return cross_entropy(head(hidden), labels)  # an edited head is whatever its forward says it is

@@ -1,0 +1,119 @@
+"""One transformer that reads a whole text at once, whose settings cover BERT, RoBERTa, DistilBERT and newer styles.
+
+Shapes: B rows, T positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from idiolect.errors import UserError
+from idiolect.models import layers
+from idiolect.models.contract import Network
+from idiolect.models.settings import EncoderSettings
+
+
+class Transform(nn.Module):
+    """norm(f(dense(x))), f the activation of the MLP or, where that is gated, GELU (Devlin et al. 2019)."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__()
+        self.dense = nn.Linear(settings.width, settings.width)
+        self.activation = layers.ACTIVATIONS["gelu-exact" if settings.gated else settings.mlp]
+        self.norm = layers.norm(settings.width, settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] → [..., D]."""
+        out: Tensor = self.norm(self.activation(self.dense(x)))
+        return out
+
+
+class Encoder(Network):
+    """A transformer whose positions all read one another (Devlin et al. 2019, BERT, arXiv 1810.04805)."""
+
+    settings: EncoderSettings
+    refusal = "fills in what is hidden: it looks into the future"
+
+    def __init__(self, settings: EncoderSettings, vocabulary: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.vocabulary = vocabulary
+        self.context = settings.context
+        D, rows = settings.width, settings.position_offset + settings.context
+        self.embedding = nn.Embedding(vocabulary, D)
+        self.position = nn.Embedding(rows, D) if settings.position == "learned" else None
+        self.types = nn.Embedding(settings.token_types, D) if settings.token_types else None
+        first: Any = layers.norm(D, settings) if settings.embedding_norm else nn.Identity()
+        first.rounds = False  # its result is the residual stream itself
+        self.embedding_norm = first
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(layers.Block(settings) for _ in range(settings.layers))
+        self.norm = nn.Identity() if settings.norm_place == "residual" else layers.norm(D, settings)
+        self.pooler = nn.Linear(D, D) if settings.pooler else None
+        transformed = settings.head == "transform"
+        self.transform: nn.Module = Transform(settings) if transformed else nn.Identity()
+        """What is between `body` and `head`, at the positions that are filled in: [..., D] → [..., D]."""
+        self.head = nn.Linear(D, vocabulary, bias=transformed)
+        self.tie()
+
+    def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
+        """Fills the parameter `name` in place."""
+        layers.initialise(name, weights, generator, self.settings)
+
+    def embed(
+        self, ids: Tensor, positions: Tensor, types: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """ids [B, T], positions [T] or [B, T], types [B, T] → the first block's input [B, T, D] and its rotations.
+
+        These are [B or 1, 1, T, d], or None when positions are not rotary.
+        """
+        x = self.embedding(ids)
+        if self.position is not None:
+            x = x + self.position(positions + self.settings.position_offset)
+        if self.types is not None:
+            x = x + self.types(torch.zeros_like(ids) if types is None else types)
+        x = self.dropout(self.embedding_norm(x))
+        if self.settings.position != "rope":
+            return x, None
+        cosine, sine = layers.rotary(positions, self.settings.d_head, self.settings.rope_theta)
+        if positions.dim() == 2:
+            cosine, sine = cosine[:, None], sine[:, None]  # one for all heads
+        return x, (cosine, sine)
+
+    def body(
+        self,
+        ids: Tensor,
+        lengths: Tensor | None = None,
+        segments: Tensor | None = None,
+        types: Tensor | None = None,
+    ) -> Tensor:
+        """ids [B, T] → hidden [B, T, D], which `transform` and then `head` turn into logits.
+
+        Ids at or past lengths (int64 [B]) change nothing, and what stands there means nothing. Segments (int64 [B, T],
+        padding -1) say the same of rows that hold several documents: a position reads only its own, and positions start
+        anew in each. types (int64 [B, T]) are the rows of the token-type embedding, else 0. Raises UserError when T is
+        longer than the context.
+        """
+        T = ids.shape[1]
+        if self.settings.context < T:
+            raise UserError(f"{T} tokens are more than the context of {self.settings.context}", "shorten the text")
+        ids = layers.blank(ids, lengths)
+        index = torch.arange(T, device=ids.device)
+        positions = index if segments is None else layers.positions_within(segments)
+        x, rope = self.embed(ids, positions, types)
+        mask: Tensor | None = None  # bool, to [B, H, T, T]
+        if segments is not None:
+            mask = (segments[:, :, None] == segments[:, None])[:, None]
+        elif lengths is not None:  # a row without any token reads its first, lest its numbers be none
+            mask = (index < lengths.clamp_min(1)[:, None])[:, None, None]
+        for block in self.blocks:
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, rope, mask, causal=False, use_reentrant=False)
+            else:
+                x = block(x, rope, mask, causal=False)
+        out: Tensor = self.norm(x)
+        return out
