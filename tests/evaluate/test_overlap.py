@@ -18,7 +18,7 @@ def test_rouge_by_hand():
 
 
 def test_rouge_l_differs_from_rouge_1_when_the_order_does():
-    # police killed the gunman / the gunman kill police: words police, the, gunman = 3 of 4; the subsequence the gunman = 2
+    # shared words police, the, gunman = 3 of 4 and 4; the longest common subsequence "the gunman" = 2
     found = rouge(["the gunman kill police"], [["police killed the gunman"]])
     assert found["rouge1"] == pytest.approx(3 / 4) and found["rougeL"] == pytest.approx(2 / 4)
 

@@ -12,6 +12,9 @@ from torch import nn
 from idiolect import seeds
 from idiolect.data.batch import IGNORE, Batch
 from idiolect.errors import Exit, UserError
+from idiolect.models.build import build
+from idiolect.models.recurrent import Recurrent
+from idiolect.models.settings import RecurrentSettings
 from idiolect.testing import TinyModel
 from idiolect.train import loop, objectives, optimisers, schedules
 from idiolect.train.loop import Diverged, Memory, Step, fit
@@ -417,3 +420,17 @@ def test_the_scope_of_a_step_is_the_one_that_is_documented(batches: Make) -> Non
     with seeds.scope(7, "step", 0, 0):
         loss = objectives.next_token(untouched, batches()(0)[0])
     assert run.steps[0].loss == pytest.approx(loss.total.item() / loss.count, rel=1e-7)
+
+
+@pytest.mark.parametrize("micro", [1, 4])
+def test_sparse_gradients_of_an_embedding_train_as_dense_ones(batches: Make, monkeypatch: Any, micro: int) -> None:
+    runs = {}
+    for dense in (False, True):
+        monkeypatch.setattr(Recurrent, "compiles", dense)
+        model = build(RecurrentSettings(kind="lstm", width=6, context=7), 13)
+        runs[dense] = Run(model=model, optimizer="sgd", weight_decay=0, learning_rate=2.0, clip=0.1, warmup_steps=0)
+        runs[dense].fit(batches(micro))
+    assert runs[False].model.embedding.sparse and not runs[True].model.embedding.sparse
+    for sparse, dense in zip(runs[False].weights(), runs[True].weights()):
+        torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-6)
+    assert [s.norm for s in runs[False].steps] == pytest.approx([s.norm for s in runs[True].steps], rel=1e-5)
