@@ -5,9 +5,9 @@ import torch
 
 from idiolect.models import stepping
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings, Seq2SeqSettings
 
-V, B, T = 23, 5, 17
+V, B, T, S = 23, 5, 17, 13
 TOLERANCE = 1e-5
 
 SETTINGS = {
@@ -37,6 +37,13 @@ SETTINGS = {
     "bare": DecoderSettings(layers=1, heads=1, width=7, context=19, position="none", mlp="relu"),
 }
 SETTINGS |= {f"{name} by torch": s for name, s in SETTINGS.items() if s.kind == "decoder"}  # without the kernel
+ANSWERING = {
+    "rnn without attention": Seq2SeqSettings(cell="rnn", width=11, attention="none", context=19, tied=False),
+    "lstm without attention": Seq2SeqSettings(cell="lstm", layers=2, width=11, attention="none", context=19),
+    "lstm with attention": Seq2SeqSettings(cell="lstm", layers=2, width=7, embedding_width=13, context=19),
+    "gru with attention": Seq2SeqSettings(cell="gru", layers=3, width=11, bidirectional=False, context=19),
+}
+"""Models of a target given a source."""
 COUNTED = {
     "mle": NGramSettings(order=3, smoothing="mle"),
     "add-k": NGramSettings(order=2, smoothing="add-k"),
@@ -53,17 +60,38 @@ class Documents:
     offsets = torch.tensor([0, 101, 311, 500]).numpy()
 
 
-@pytest.fixture(params=[*SETTINGS, *COUNTED])
+class Answering:
+    """A model of targets, to be asked like any other: each row answers the same source, padded for a longer one."""
+
+    def __init__(self, model):
+        self.model, self.head, self.step = model, model.head, model.step
+        self.source = torch.randint(0, V, (1, S), generator=torch.Generator().manual_seed(17))
+
+    def sources(self, batch):
+        return self.source.expand(batch, -1), torch.full((batch,), S - 2)
+
+    def init_state(self, batch, length):
+        return self.model.init_state(batch, length, *self.sources(batch))
+
+    def body(self, ids):
+        return self.model.body(ids, *self.sources(len(ids)))
+
+    def score(self, ids, lengths=None):
+        return self.model.score(ids, lengths, *self.sources(len(ids)))
+
+
+@pytest.fixture(params=[*SETTINGS, *ANSWERING, *COUNTED])
 def model(request, monkeypatch):
     if request.param.endswith("by torch"):
         monkeypatch.setattr(stepping, "library", lambda: None)
     if request.param in COUNTED:
         return build(COUNTED[request.param], V).fit(Documents)
-    model = build(SETTINGS[request.param], V, seed=3)
+    model = build((SETTINGS | ANSWERING)[request.param], V, seed=3)
     with torch.no_grad():
         for parameter in model.parameters():  # far from the initial symmetry: no term may hide behind a small weight
             parameter.mul_(2).add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
-    return model.eval()
+    model.eval()
+    return Answering(model) if request.param in ANSWERING else model
 
 
 @pytest.fixture
@@ -96,7 +124,7 @@ def test_cached_equals_uncached(model, ids):
     assert state.lengths.tolist() == [T] * B
 
 
-@pytest.mark.parametrize("model", SETTINGS, indirect=True)
+@pytest.mark.parametrize("model", [*SETTINGS, *ANSWERING], indirect=True)
 def test_body_and_head_equal_step(model, ids):
     logits, _ = model.step(ids, model.init_state(B, T))
     close(model.head(model.body(ids)), logits)
@@ -143,7 +171,7 @@ def test_last_gives_each_rows_last_real_position(model, ids):
 def test_score_equals_step(model, ids):
     lengths = torch.tensor([17, 1, 11, 5, 2])
     logs, _ = model.step(ids, model.init_state(B, T))
-    logs = logs.log_softmax(-1) if isinstance(model, torch.nn.Module) else logs  # an n-gram's are log-probabilities
+    logs = logs.log_softmax(-1) if hasattr(model, "head") else logs  # an n-gram's are log-probabilities
     scores = model.score(ids, lengths)
     for b in range(B):
         for t in range(T):
@@ -152,7 +180,7 @@ def test_score_equals_step(model, ids):
     close(model.score(ids)[0], scores[0])
 
 
-@pytest.mark.parametrize("model", SETTINGS, indirect=True)
+@pytest.mark.parametrize("model", [*SETTINGS, *ANSWERING], indirect=True)
 def test_padding_may_hold_any_id(model, ids):
     """Also one past the vocabulary: a tokenizer may have been given a padding token that the model never saw."""
     lengths = torch.tensor([17, 1, 11, 5, 2])

@@ -13,6 +13,7 @@ from idiolect.models.decoder import Decoder
 from idiolect.models.encoder import Encoder
 from idiolect.models.ngram import NGram
 from idiolect.models.recurrent import Recurrent
+from idiolect.models.seq2seq import Seq2Seq
 from idiolect.models.settings import FamilySettings, NGramSettings
 
 KINDS: dict[str, Any] = {
@@ -20,6 +21,7 @@ KINDS: dict[str, Any] = {
     "rnn": Recurrent,
     "lstm": Recurrent,
     "gru": Recurrent,
+    "seq2seq": Seq2Seq,
     "decoder": Decoder,
     "encoder": Encoder,
 }

@@ -169,9 +169,10 @@ def product_weight(dout: Tensor, x: Tensor, into: Tensor | None = None, sums: Te
 
 
 def lstm(x: Tensor, vectors: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """A layer of an LSTM: x [B, T, D], hidden and cell before it [2, B, D] → bf16 [B, T, D], the vectors after it.
+    """A layer of an LSTM: x [B, T, E], hidden and cell before it [2, B, D] → bf16 [B, T, D], the vectors after it.
 
-    weights: of the input and of the hidden vector, [4 D, D] each, and the bias [4 D]; gates in torch's order.
+    weights: of the input [4 D, E] and of the hidden vector [4 D, D], both of even rows, and the bias [4 D]; gates in
+    torch's order.
     """
     return _Lstm.apply(x, vectors, *weights)
 
@@ -301,7 +302,7 @@ class _Lstm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, vectors: Tensor, weight: Tensor, recurrent: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        B, T, D = x.shape
+        B, T, D = *x.shape[:2], vectors.shape[-1]
         rows, vectors = _rows(x), vectors.float().contiguous()
         gates = product(rows, weight, bias, rows.new_empty(B * T, 4 * D))
         hidden, cells, after = rows.new_empty(B, T, D), vectors.new_empty(B, T, D), vectors.clone()
@@ -317,7 +318,7 @@ class _Lstm(torch.autograd.Function):
         B, T, D = hidden.shape
         dgates, dvectors = torch.empty_like(gates), dafter.clone(memory_format=torch.contiguous_format)
         _call("lstm_backward", B, T, D, gates, recurrent, vectors[1], cells, dhidden.contiguous(), dgates, dvectors)
-        dx = product_input(dgates, weight, torch.empty_like(rows)).to(ctx.type).view(B, T, D)
+        dx = product_input(dgates, weight, torch.empty_like(rows)).to(ctx.type).view(B, T, -1)
         dbias = weight.new_empty(len(weight))
         dweight = product_weight(dgates, rows, sums=dbias)
         before = torch.cat((vectors[0, :, None].to(hidden.dtype), hidden[:, :-1]), dim=1)

@@ -1,7 +1,7 @@
 """Recurrent networks: Elman, LSTM and GRU.
 
-Shapes: B rows, T positions, D width (of the embedding and of every layer), G gates, V vocabulary, L layers,
-P vectors a layer remembers (1; LSTM 2: hidden, cell).
+Shapes: B rows, T positions, D width (of the embedding and of every layer), E width of a layer's input (here D),
+G gates, V vocabulary, L layers, P vectors a layer remembers (1; LSTM 2: hidden, cell).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from idiolect.models.score import score
 from idiolect.models.settings import RecurrentSettings
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+VECTORS = {"rnn": 1, "lstm": 2, "gru": 1}
+"""What a layer of each kind remembers (P)."""
 
 
 class Layer(nn.Module):
@@ -32,21 +34,21 @@ class Layer(nn.Module):
           the variant of cuDNN, which needs b_h)
     """
 
-    def __init__(self, settings: RecurrentSettings) -> None:
+    def __init__(self, kind: str, inputs: int, width: int, *, logistic: bool = False) -> None:
         super().__init__()
-        D, G = settings.width, GATES[settings.kind]
-        self.kind = settings.kind
-        self.logistic = settings.kind == "rnn" and settings.nonlinearity == "logistic"
-        self.input = nn.Parameter(torch.empty(G * D, D))
+        D, G = width, GATES[kind]
+        self.kind = kind
+        self.logistic = logistic
+        self.input = nn.Parameter(torch.empty(G * D, inputs))
         self.hidden = nn.Parameter(torch.empty(G * D, D))
         self.bias = nn.Parameter(torch.empty(G * D))
-        self.hidden_bias = nn.Parameter(torch.empty(G * D)) if settings.kind == "gru" else None
+        self.hidden_bias = nn.Parameter(torch.empty(G * D)) if kind == "gru" else None
 
     def run(self, x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, D], vectors [P, B, D] before it → outputs [B, T, D], vectors [P, B, D] after it."""
+        """x [B, T, E], vectors [P, B, D] before it → outputs [B, T, D], vectors [P, B, D] after it."""
         if x.device.type != "cpu":
             return self.kernel(x, vectors)
-        if self.kind == "lstm" and fused.multiplies(x, self.input):
+        if self.kind == "lstm" and self.hidden.shape[1] % 2 == 0 and fused.multiplies(x, self.input):
             return fused.lstm(x, vectors, (self.input, self.hidden, self.bias))
         # under autocast torch's CPU kernel of the LSTM fails, and in bf16 it is ten times slower than in fp32
         with torch.autocast("cpu", enabled=False):
@@ -73,7 +75,7 @@ class Layer(nn.Module):
         return (1 + outputs) / 2, (1 + after) / 2
 
     def trace(self, x: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, T, D], vectors [B, P, D] before it → outputs [B, T, D], vectors [B, T + 1, P, D] before and after
+        """x [B, T, E], vectors [B, P, D] before it → outputs [B, T, D], vectors [B, T + 1, P, D] before and after
         each position.
         """
         outputs, after = self.run(x, vectors.transpose(0, 1).contiguous())
@@ -91,6 +93,23 @@ class Layer(nn.Module):
         for t in range(T):
             cells.append(torch.addcmul(new[:, t], forget[:, t], cells[-1]))
         return outputs, torch.stack((hidden, torch.stack(cells, dim=1)), dim=2)
+
+    def advance(self, entering: Tensor, recurrent: Tensor, vectors: Tensor) -> Tensor:
+        """One position whose products are made: vectors [P, B, D] before it → those after it.
+
+        entering [B, G D] is W_x x + b; recurrent [B, G D] is W_h h, with b_h for a GRU.
+        """
+        if self.kind == "gru":
+            D = vectors.shape[-1]
+            reset, update = (entering[:, : 2 * D] + recurrent[:, : 2 * D]).sigmoid().chunk(2, dim=-1)
+            new = torch.addcmul(entering[:, 2 * D :], reset, recurrent[:, 2 * D :]).tanh()
+            return torch.lerp(new, vectors[0], update)[None]
+        gates = entering + recurrent
+        if self.kind == "rnn":
+            return (gates.sigmoid() if self.logistic else gates.tanh())[None]
+        enter, forget, new, show = gates.chunk(4, dim=-1)
+        cell = torch.addcmul(enter.sigmoid() * new.tanh(), forget.sigmoid(), vectors[1])
+        return torch.stack((show.sigmoid() * cell.tanh(), cell))
 
 
 @dataclass
@@ -139,7 +158,8 @@ class Recurrent(Network):
         self.vocabulary = vocabulary
         self.context = None
         self.embedding = nn.Embedding(vocabulary, settings.width)
-        self.layers = nn.ModuleList(Layer(settings) for _ in range(settings.layers))
+        logistic, D = settings.kind == "rnn" and settings.nonlinearity == "logistic", settings.width
+        self.layers = nn.ModuleList(Layer(settings.kind, D, D, logistic=logistic) for _ in range(settings.layers))
         self.dropout = nn.Dropout(settings.dropout)
         self.head = nn.Linear(settings.width, vocabulary)
         self.tie()
@@ -171,7 +191,7 @@ class Recurrent(Network):
             apart[rows, positions] = ids
             return self.body(apart)[rows, positions]
         x = self.embedding(ids)
-        before = x.new_zeros(self.vectors, len(ids), self.settings.width)
+        before = x.new_zeros(VECTORS[self.settings.kind], len(ids), self.settings.width)
         for layer in self.layers:
             assert isinstance(layer, Layer)
             if self.activation_checkpointing and torch.is_grad_enabled():
@@ -181,18 +201,13 @@ class Recurrent(Network):
             x = self.dropout(x)  # between layers, and before the head
         return x
 
-    @property
-    def vectors(self) -> int:
-        """Vectors a layer remembers (P)."""
-        return 2 if self.settings.kind == "lstm" else 1
-
     def init_state(
         self, batch: int, length: int, source: Tensor | None = None, source_lengths: Tensor | None = None
     ) -> RecurrentState:
         """h_0 = 0 for `batch` rows; any length fits."""
         assert source is None and source_lengths is None, "a recurrent model has no source"
         weight = self.embedding.weight
-        vectors = weight.new_zeros(batch, len(self.layers), self.vectors, self.settings.width)
+        vectors = weight.new_zeros(batch, len(self.layers), VECTORS[self.settings.kind], self.settings.width)
         zero = torch.zeros(batch, dtype=torch.int64, device=weight.device)
         return RecurrentState(zero, zero.clone(), vectors, vectors[:, None].clone())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -16,14 +17,17 @@ class BodyAndHead(Protocol):
 
     head: nn.Linear
 
-    def body(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
-        """ids [B, T] → hidden [B, T, D]."""
+    @property
+    def body(self) -> Callable[..., Tensor]:
+        """ids [B, T], and what else the model reads → hidden [B, T, D]."""
         ...
 
 
 @torch.no_grad()
-def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None, *source: Tensor | None) -> Tensor:
     """log p(ids[b, t] | ids[b, :t]) in nats: ids [B, T], lengths [B] → [B, T], float32 or better.
+
+    `source` is what the body takes besides the ids: nothing, or sources and their lengths.
 
     Column 0 and everything at or past lengths[b] are 0. Hidden vectors meet the head in chunks of positions.
     """
@@ -36,7 +40,7 @@ def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None) -> Ten
     scored = real[:, 1:]
     if not scored.any():
         return out
-    hidden = model.body(ids.masked_fill(~real, 0)[:, :-1])[scored]  # [N, D]
+    hidden = model.body(ids.masked_fill(~real, 0)[:, :-1], *source)[scored]  # [N, D]
     targets = ids[:, 1:][scored]  # [N]
     rows = max(1, (CHUNK if hidden.device.type == "cpu" else CHUNK_ELSEWHERE) // model.head.weight.shape[0])
     parts = [

@@ -65,6 +65,50 @@ class RecurrentSettings(FamilySettings):
         return [vocabulary * self.width, self.width * self.width]
 
 
+class Seq2SeqSettings(FamilySettings):
+    """A recurrent encoder and a recurrent decoder, with or without attention between them."""
+
+    kind: Literal["seq2seq"] = "seq2seq"
+    """The family."""
+    cell: Literal["rnn", "lstm", "gru"] = "gru"
+    """What every layer is: Elman, LSTM or GRU."""
+    layers: int = Field(default=1, ge=1)
+    """Recurrent layers of the encoder, and of the decoder."""
+    width: int = Field(default=256, ge=1)
+    """Hidden units a layer, in each direction of the encoder; also of the attention's comparison."""
+    embedding_width: int | None = Field(default=None, ge=1)
+    """Width of the embedding, and of what the output matrix reads; unset: width."""
+    bidirectional: bool = True
+    """The encoder reads the source in both directions."""
+    attention: Literal["none", "bahdanau"] = "bahdanau"
+    """What the decoder knows of the source: one vector, or at each step a new sum over all of its positions."""
+    context: int = CONTEXT
+    """Longest target, in tokens."""
+    source_context: int | None = Field(default=None, ge=1)
+    """Longest source, in positions; unset: no limit."""
+    source_features: int | None = Field(default=None, ge=1)
+    """Numbers in each frame of a source that is no text; unset: the source is tokens."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of activations dropped while training: after the embedding, between layers, before the output matrix."""
+    tied: bool = True
+    """Use the embedding matrix, which source and target share, as the output matrix, too."""
+
+    @property
+    def d_embedding(self) -> int:
+        """Width of the embedding."""
+        return self.embedding_width or self.width
+
+    @property
+    def d_annotation(self) -> int:
+        """Width of what the encoder says of each position."""
+        return self.width * (2 if self.bidirectional else 1)
+
+    def matrices(self, vocabulary: int) -> list[int]:
+        """As in every family."""
+        E, D = self.d_embedding, self.width
+        return [vocabulary * E, D * D, D * E, (self.source_features or 0) * E]
+
+
 class TransformerSettings(FamilySettings):
     """What transformers of every shape share: blocks of attention and an MLP on a residual stream."""
 
@@ -193,11 +237,12 @@ FAMILIES: dict[str, type[FamilySettings]] = {
     "rnn": RecurrentSettings,
     "lstm": RecurrentSettings,
     "gru": RecurrentSettings,
+    "seq2seq": Seq2SeqSettings,
     "decoder": DecoderSettings,
     "encoder": EncoderSettings,
 }
 """The settings of each model.kind."""
 
-NetworkSettings = RecurrentSettings | DecoderSettings | EncoderSettings
+NetworkSettings = RecurrentSettings | Seq2SeqSettings | DecoderSettings | EncoderSettings
 """Of the families that have weights and are trained in steps."""
 ModelSettings = Annotated[NGramSettings | NetworkSettings, Field(discriminator="kind")]
