@@ -26,14 +26,17 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     kind, V = asked["model"].setdefault("kind", "decoder"), asked["vocabulary"]
     settings = FAMILIES[kind](**asked["model"])
+    pairs = kind == "seq2seq"  # half of the positions are the source's
     train = TrainSettings(steps=4, warmup_steps=0, **asked["train"])
-    rows = train.batch_tokens // settings.context // train.micro_batches
+    rows = train.batch_tokens // settings.context // train.micro_batches // (2 if pairs else 1)
 
     def batch_at(step: int) -> list[Batch]:
         generator = seeds.generator(0, "batch", step)
         drawn = [
             torch.randint(0, V, (rows, settings.context + 1), generator=generator) for _ in range(train.micro_batches)
         ]
+        if pairs:
+            return [Batch(ids[:, :-1], ids[:, 1:], source=ids[:, :-1]) for ids in drawn]
         segments = (torch.arange(settings.context) // (settings.context // 2)).expand(rows, -1)
         return [Batch(ids[:, :-1], ids[:, 1:], segments) for ids in drawn]
 
@@ -42,7 +45,7 @@ def main() -> None:
     model = build(settings, V)
     model.activation_checkpointing = train.activation_checkpointing
     optimizer = optimisers.build(model, train)
-    objective = objectives.masked if kind == "encoder" else objectives.next_token
+    objective = {"encoder": objectives.masked, "seq2seq": objectives.translate}.get(kind, objectives.next_token)
     loop.fit(model, batch_at, objective, optimizer, lambda i: 1.0, settings=train, resolved=Resolved())
     print(resident("VmHWM") - before)
 

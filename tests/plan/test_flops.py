@@ -6,19 +6,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import (
+    DecoderSettings,
+    EncoderSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+)
 from idiolect.plan.flops import Flops, flops_per_token, mfu
 
 B, T, V = 3, 17, 29
 
 
-def counted(settings, predicted=T):
+def counted(settings, *source, predicted=T):
     """What torch counts for a forward and backward pass over B rows of T, the first of which are predicted."""
     model = build(settings, V)
     between = getattr(model, "transform", torch.nn.Identity())
     counter = FlopCounterMode(display=False)
     with counter, sdpa_kernel(SDPBackend.MATH):
-        model.head(between(model.body(torch.zeros(B, T, dtype=torch.int64))[:, :predicted])).sum().backward()
+        hidden = model.body(torch.zeros(B, T, dtype=torch.int64), *source)
+        model.head(between(hidden[:, :predicted])).sum().backward()
     return counter.get_total_flops()
 
 
@@ -40,7 +47,7 @@ def test_a_decoder_does_the_products_of_the_formula(changes):
 def test_an_encoder_does_the_products_of_the_formula(head, predicted):
     settings = EncoderSettings(layers=2, heads=3, width=30, context=T, head=head)
     found = flops_per_token(settings, V, predicted=predicted / T).total * B * T
-    assert found == pytest.approx(counted(settings, predicted), rel=1e-3)  # the share of a product is rounded
+    assert found == pytest.approx(counted(settings, predicted=predicted), rel=1e-3)  # the share of a product is rounded
 
 
 def test_the_elman_network_and_gru_do_the_products_of_the_formula():
@@ -48,6 +55,13 @@ def test_the_elman_network_and_gru_do_the_products_of_the_formula():
         settings = RecurrentSettings(kind=kind, layers=2, width=13, context=T)
         expected = flops_per_token(settings, V).total * B * T
         assert counted(settings) == pytest.approx(expected, rel=0.02)  # torch leaves out the gradient of h_0
+
+
+@pytest.mark.parametrize("attention", ["none", "bahdanau"])
+def test_a_recurrent_encoder_and_decoder_does_the_products_of_the_formula(attention):
+    settings = Seq2SeqSettings(layers=2, width=64, context=T, attention=attention)
+    expected = flops_per_token(settings, V).total * B * 2 * T
+    assert counted(settings, torch.zeros(B, T, dtype=torch.int64)) == pytest.approx(expected, rel=0.02)
 
 
 def test_the_house_shapes_of_the_benchmarks():

@@ -15,7 +15,14 @@ import torch
 import idiolect
 from idiolect.errors import Exit, UserError
 from idiolect.models.build import build
-from idiolect.models.settings import FAMILIES, DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import (
+    FAMILIES,
+    DecoderSettings,
+    EncoderSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+)
 from idiolect.plan import memory
 from idiolect.plan.memory import Memory, check_fits, training_memory
 from idiolect.plan.parameters import count
@@ -26,7 +33,7 @@ B, T, V = 3, 37, 11
 SMALL = DecoderSettings(layers=2, heads=4, width=64, context=64)
 
 
-def kept(settings, packed, arithmetic):
+def kept(settings, packed, arithmetic, source=None):
     """Bytes of the tensors that autograd keeps for the backward pass of the body, weights left out."""
     model = build(settings, V).train()
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -40,7 +47,11 @@ def kept(settings, packed, arithmetic):
 
     segments = (torch.arange(T) // 20).expand(B, -1) if packed else None
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), precision.forward(arithmetic, "cpu"):
-        model.body(torch.zeros(B, T, dtype=torch.int64), segments=segments)
+        ids, given = (
+            torch.zeros(B, T, dtype=torch.int64),
+            {"segments": segments} if source is None else {"source": source},
+        )
+        model.body(ids, **given)
     return sum(size for size, _ in held.values())
 
 
@@ -91,6 +102,15 @@ def test_recurrent_activations_are_what_autograd_keeps(kind):
     items = training_memory(settings, TrainSettings(batch_tokens=B * T), V, packed=False).items
     head = 2 * 4 * B * T * 64
     assert items["activations"] - head == pytest.approx(kept(settings, False, "fp32"), rel=0.1)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("changes", [{}, {"attention": "none"}, {"bidirectional": False}, {"dropout": 0.1}])
+def test_activations_of_both_sides_are_what_autograd_keeps(cell, changes):
+    settings = Seq2SeqSettings(cell=cell, layers=3, width=64, context=T, **changes)
+    items = training_memory(settings, TrainSettings(batch_tokens=B * 2 * T), V, packed=False).items
+    found = kept(settings, False, "fp32", torch.zeros(B, T, dtype=torch.int64))
+    assert 0.95 * found < items["activations"] < 1.3 * found
 
 
 def test_weights_gradients_and_optimiser_by_hand():
@@ -214,6 +234,7 @@ def test_counting_takes_no_more_than_estimated():
     [
         {"model": {"layers": 4, "heads": 4, "width": 256, "context": 128}, "train": {"batch_tokens": 2048}},
         {"model": {"kind": "lstm", "layers": 2, "width": 256, "context": 128}, "train": {"batch_tokens": 2048}},
+        {"model": {"kind": "seq2seq", "layers": 2, "width": 256, "context": 32}, "train": {"batch_tokens": 4096}},
         {
             "model": {"layers": 2, "heads": 4, "width": 512, "context": 64, "norm": "layer", "mlp": "gelu"},
             "train": {"batch_tokens": 512, "micro_batches": 2, "optimizer": "muon"},
@@ -223,7 +244,7 @@ def test_counting_takes_no_more_than_estimated():
             "train": {"batch_tokens": 2048},
         },
     ],
-    ids=["decoder", "lstm", "muon", "encoder"],
+    ids=["decoder", "lstm", "seq2seq", "muon", "encoder"],
 )
 def test_the_estimate_covers_what_a_process_really_takes(asked):
     """It covers the growth, and is not uselessly high."""

@@ -5,9 +5,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import (
+    DecoderSettings,
+    EncoderSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+)
 from idiolect.plan.parameters import count
 
 DECODERS = [
@@ -63,6 +70,31 @@ def test_a_recurrent_network_holds_what_the_formula_says(kind, tied, layers):
     settings = RecurrentSettings(kind=kind, layers=layers, width=13, tied=tied)
     model = build(settings, 101, device="meta")
     assert count(settings, 101).total == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("attention", ["none", "bahdanau"])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("layers", "width", "features"), [(1, None, None), (3, 7, 5)])
+def test_a_recurrent_encoder_and_decoder_holds_what_the_formula_says(
+    cell, attention, bidirectional, layers, width, features
+):
+    settings = Seq2SeqSettings(
+        cell=cell,
+        layers=layers,
+        width=13,
+        embedding_width=width,
+        attention=attention,
+        bidirectional=bidirectional,
+        source_features=features,
+        tied=layers == 1,
+    )
+    model = build(settings, 101, device="meta")
+    parts = count(settings, 101).parts
+    assert sum(parts.values()) == sum(p.numel() for p in model.parameters())
+    for part in ("encoder", "attention", "readout"):
+        module = getattr(model, part) or torch.nn.Identity()
+        assert parts.get(part, 0) == sum(p.numel() for p in module.parameters())
 
 
 def test_an_lstm_by_hand():

@@ -82,6 +82,11 @@ def linear(layer: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b of weights that are no module's own: x [..., K], weight [N, K] → [..., N]; as `linear` otherwise."""
+    return _Linear.apply(x, weight, bias) if multiplies(x, weight) else F.linear(x, weight, bias)
+
+
 def attention(
     q: Tensor,
     k: Tensor,

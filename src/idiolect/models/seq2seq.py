@@ -196,8 +196,8 @@ class Seq2Seq(Network):
         assert isinstance(first, Layer)
         mask = annotations.new_zeros(B, S)
         mask.masked_fill_(torch.arange(S, device=mask.device) >= lengths[:, None], NEVER)
-        entering = F.linear(annotations, first.input[:, E:])
-        return Memory(annotations, start, self.attention.key(annotations), entering, mask)
+        entering = fused.affine(annotations, first.input[:, E:].contiguous())
+        return Memory(annotations, start, fused.linear(self.attention.key, annotations), entering, mask)
 
     def body(self, ids: Tensor, source: Tensor, source_lengths: Tensor | None = None) -> Tensor:
         """Target ids [B, T] and sources → hidden [B, T, E], which `head` turns into logits.
@@ -228,7 +228,7 @@ class Seq2Seq(Network):
         """
         layer, attention = self.layers[0], self.attention
         assert isinstance(layer, Layer) and attention is not None
-        entering = F.linear(y, layer.input[:, : y.shape[-1]], layer.bias)
+        entering = fused.affine(y, layer.input[:, : y.shape[-1]].contiguous(), layer.bias)
         G_D, kind = layer.hidden.shape[0], layer.hidden.dtype
         # under autocast each of these small products would cast its weights anew
         with torch.autocast(y.device.type, enabled=False):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from idiolect.models.settings import EncoderSettings, RecurrentSettings, TransformerSettings
-from idiolect.plan.parameters import GATES, Settings, attention_matrices, mlp_matrices
+from idiolect.models.settings import EncoderSettings, RecurrentSettings, Seq2SeqSettings, TransformerSettings
+from idiolect.plan.parameters import GATES, Settings, attention_matrices, mlp_matrices, recurrent_matrices
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,14 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
 
     Kaplan et al. 2020, section 2.1 (C ≈ 6 N D), with the head and attention added as in Chowdhery et al. 2022
     (PaLM), appendix B. Norms, activations and the optimiser are left out (together about a hundredth). A sliding
-    window shortens attention to the window. N-grams are counted, not trained: none.
+    window shortens attention to the window. N-grams are counted, not trained: none. Of a sequence-to-sequence model
+    half of the tokens are read and half are written, in sequences of `length` each.
     """
     if isinstance(settings, RecurrentSettings):
         D = settings.width
         return Flops(6 * (settings.layers * GATES[settings.kind] * 2 * D * D + vocabulary * D), 0)
+    if isinstance(settings, Seq2SeqSettings):
+        return _seq2seq(settings, vocabulary, length or settings.context)
     if isinstance(settings, TransformerSettings):
         span = min(length or settings.context, settings.window or settings.context)
         head = vocabulary * settings.width
@@ -46,6 +49,17 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
         matrices = attention_matrices(settings) + mlp_matrices(settings) + round(predicted * head)
         return Flops(6 * matrices, 12 * settings.layers * settings.heads * settings.d_head * span)
     return Flops(0, 0)
+
+
+def _seq2seq(s: Seq2SeqSettings, V: int, S: int) -> Flops:
+    """Of a pair of one position of the source and one of the target, half. Attention reads S annotations three times:
+    for their energies, for what they add to the gates, for their sum.
+    """
+    D, E, C = s.width, s.d_embedding, s.d_annotation
+    matrices = sum(recurrent_matrices(s)) + E * (E + D + C) + V * E
+    if s.attention == "none":
+        return Flops(3 * matrices, 0)
+    return Flops(3 * (matrices + D * (D + C)), 3 * S * (D + GATES[s.cell] * D + C))
 
 
 def mfu(flops_per_token: float, tokens_per_second: float, peak: float) -> float:

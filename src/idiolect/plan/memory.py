@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from idiolect.errors import Exit, UserError
-from idiolect.models.settings import NGramSettings, RecurrentSettings, TransformerSettings
+from idiolect.models.settings import NGramSettings, RecurrentSettings, Seq2SeqSettings, TransformerSettings
 from idiolect.plan.parameters import Settings, attention_matrices, count, mlp_matrices
 from idiolect.train.settings import TrainSettings
 
+Network = RecurrentSettings | Seq2SeqSettings | TransformerSettings
 FRAMEWORK = {"cpu": 250 << 20, "cuda": 700 << 20, "mps": 200 << 20}
 """What comes besides tensors until a step has run: torch's later imports (its compiler's alone are 80 MB), threads,
 kernels' scratch, the accelerator's context, and what encoding the text leaves behind."""
@@ -27,7 +28,7 @@ FEWEST_ROWS = 2048
 """Rows of logits that a chunk has at least; likewise."""
 TOGETHER = 1 << 24
 """Most numbers that Muon iterates at once; `train.optimisers` owns it, a test holds them equal."""
-FRAGMENTS = {"decoder": 0.75, "encoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2}
+FRAGMENTS = {"decoder": 0.75, "encoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2, "seq2seq": 0.2}
 """Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
 MIXED = 1.5
 """… and this much more where they come and go between others that stay: micro-batches, recomputed layers."""
@@ -41,6 +42,10 @@ STORED = 24
 """Bytes of a distinct sequence kept, with its probability and its backoff weight."""
 RECURRENT = {"rnn": 2, "gru": 8, "lstm": 18}
 """Vectors of D that a layer keeps a position: for the LSTM mostly the workspace of its fused kernel."""
+SEQ2SEQ = {"rnn": 11, "gru": 29, "lstm": 69}
+"""The same of a layer of the encoder, in both directions, and one of the decoder, a position of each."""
+LOOP = {"rnn": 4, "gru": 9, "lstm": 12}
+"""Vectors that the decoder keeps besides to read the source, without the energies."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,11 @@ def training_memory(
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
     fused = device == "cpu" and precision == "bf16"  # `models.fused`, where there is a compiler for it
-    products = fused and model.kind in ("decoder", "encoder", "lstm") and _products()
-    layer, ends = _layer(model, B, T, e, packed, fused, products), _ends(model, B, T, packed, products)
+    products = fused and model.kind in ("decoder", "encoder", "lstm", "seq2seq") and _products()
+    if isinstance(model, Seq2SeqSettings):
+        layer, ends = _seq2seq(model, B, T, e, products)
+    else:
+        layer, ends = _layer(model, B, T, e, packed, fused, products), _ends(model, B, T, packed, products)
     activations = ends + model.layers * layer.kept
     if train.activation_checkpointing:  # the inputs of all layers, and one layer in full while it is recomputed
         activations = ends + model.layers * B * T * model.width * 4 + layer.kept
@@ -109,9 +117,9 @@ def training_memory(
     return Memory(_without_zeros(**items))
 
 
-def _cast_still(s: RecurrentSettings | TransformerSettings) -> int:
+def _cast_still(s: Network) -> int:
     """Numbers of the matrices that autocast casts where `_products`: those with odd rows, which ours do not take."""
-    if isinstance(s, RecurrentSettings):  # an LSTM's rows are as long as its head's
+    if not isinstance(s, TransformerSettings):  # an LSTM's rows are as long as its head's
         return _matrices(s) if s.width % 2 else 0
     D, W, heads = s.width, s.d_mlp, s.heads * s.d_head
     into = D * (heads + 2 * s.n_kv * s.d_head + W * (2 if s.gated else 1)) if D % 2 else 0
@@ -172,6 +180,18 @@ def _layer(
     return _Layer(n * (norms + inputs + heads + hidden + scores), n * passing)
 
 
+def _seq2seq(s: Seq2SeqSettings, B: int, T: int, e: int, products: bool) -> tuple[_Layer, int]:
+    """A layer of each side, and what lies around the layers, where half of B T positions are the target's.
+
+    Attention keeps the energies before their sum, D for each position of the source at each of the target.
+    """
+    n, D = B * T // 2, s.width
+    vectors = 13 if s.cell == "lstm" and products else SEQ2SEQ[s.cell]
+    reading = T + LOOP[s.cell] if s.attention == "bahdanau" else 0
+    kept = 4 * n * D * (vectors * (3 if s.bidirectional else 2) // 3 + (3 if s.dropout else 0))
+    return _Layer(kept, n * D * 4 * (vectors // 2 + 2)), n * (8 + 4 * D * reading + 4 * 5 * s.d_embedding)
+
+
 def _ends(s: RecurrentSettings | TransformerSettings, B: int, T: int, packed: bool, products: bool) -> int:
     """What is kept before the first layer and after the last: ids, final norm, hidden vectors, their gradient."""
     n, D = B * T, s.width
@@ -184,21 +204,21 @@ def _ends(s: RecurrentSettings | TransformerSettings, B: int, T: int, packed: bo
     return n * (8 + 4 * D * (vectors + (1 if s.dropout else 0)) + rotations)
 
 
-def _logits(
-    s: RecurrentSettings | TransformerSettings, V: int, n: int, e: int, device: str, fused: bool, products: bool
-) -> int:
+def _logits(s: Network, V: int, n: int, e: int, device: str, fused: bool, products: bool) -> int:
     """A chunk of logits with its probabilities, and the head's gradient, which the chunked path makes at once."""
-    rows = max(FEWEST_ROWS, CHUNK[device] // V)
+    rows, width = max(FEWEST_ROWS, CHUNK[device] // V), s.width
+    if isinstance(s, Seq2SeqSettings):
+        n, width = n // 2, s.d_embedding
     if products:  # in place, in bf16; the weight's gradient in fp32
-        return min(n, rows) * (V + 4) * e + 4 * V * s.width
+        return min(n, rows) * (V + 4) * e + 4 * V * width
     if fused:  # in place, in bf16; the weight cast, its gradient, and the sum of several chunks' gradients in fp32
-        return min(n, rows) * V * e + (2 * e + (4 + e if n > rows else 0)) * V * s.width
+        return min(n, rows) * V * e + (2 * e + (4 + e if n > rows else 0)) * V * width
     if n <= rows:  # the plain path: logits, their logarithms, their gradient
         return n * V * (e + 3 * 4)
-    return rows * V * (e + 4 + (0 if e == 4 else e)) + (2 if s.tied else 1) * 4 * V * s.width
+    return rows * V * (e + 4 + (0 if e == 4 else e)) + (2 if s.tied else 1) * 4 * V * width
 
 
-def _optimizer(s: RecurrentSettings | TransformerSettings, train: TrainSettings, N: int) -> int:
+def _optimizer(s: Network, train: TrainSettings, N: int) -> int:
     """The optimiser's state, and what its step works with."""
     if train.optimizer == "sgd":
         return 4 * N if train.momentum else 0
@@ -210,7 +230,7 @@ def _optimizer(s: RecurrentSettings | TransformerSettings, train: TrainSettings,
     return 4 * inner + 8 * (N - inner) + (3 * 4 + 2) * together
 
 
-def _matrices(s: RecurrentSettings | TransformerSettings) -> int:
+def _matrices(s: Network) -> int:
     """Weights of the hidden matrices."""
     if isinstance(s, TransformerSettings):
         return attention_matrices(s) + mlp_matrices(s)
@@ -287,9 +307,9 @@ def _smaller(model: Settings, train: TrainSettings) -> Iterator[tuple[str, Setti
         yield f"model.width={narrower.width} train.micro_batches={rows} {words}", narrower, least
 
 
-def _narrower(model: RecurrentSettings | TransformerSettings) -> Iterator[RecurrentSettings | TransformerSettings]:
+def _narrower(model: Network) -> Iterator[Network]:
     """The same model in ever smaller widths that its heads still divide."""
-    part = 8 if isinstance(model, RecurrentSettings) else math.lcm(2 * model.heads, 8)
+    part = math.lcm(2 * model.heads, 8) if isinstance(model, TransformerSettings) else 8
     width = model.width
     while width > part:
         width = max(part, int(width * 0.9) // part * part)

@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from idiolect.models.settings import EncoderSettings, NGramSettings, RecurrentSettings, TransformerSettings
+from idiolect.models.settings import (
+    EncoderSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+    TransformerSettings,
+)
 
-Settings = NGramSettings | RecurrentSettings | TransformerSettings
+Settings = NGramSettings | RecurrentSettings | Seq2SeqSettings | TransformerSettings
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 OUTSIDE = ("embedding", "positions", "head")
 """Parts that grow with the vocabulary or the context; scaling laws leave them out of N."""
@@ -45,6 +51,8 @@ def count(settings: Settings, vocabulary: int, tokens: int | None = None) -> Par
         return _recurrent(settings, vocabulary)
     if isinstance(settings, EncoderSettings):
         return _encoder(settings, vocabulary)
+    if isinstance(settings, Seq2SeqSettings):
+        return _seq2seq(settings, vocabulary)
     return _decoder(settings, vocabulary)
 
 
@@ -87,6 +95,29 @@ def _recurrent(s: RecurrentSettings, V: int) -> Parameters:
         recurrent=L * (2 * G * D * D + biases),
         head=V if s.tied else V * D + V,
     )
+
+
+def _seq2seq(s: Seq2SeqSettings, V: int) -> Parameters:
+    """A layer with inputs of width I has G D (I + D) weights; E embedding, C annotation (`models.seq2seq`)."""
+    L, D, E, C, directions = s.layers, s.width, s.d_embedding, s.d_annotation, 2 if s.bidirectional else 1
+    biases = GATES[s.cell] * D * (2 if s.cell == "gru" else 1)
+    encoder, decoder = recurrent_matrices(s)
+    return _parts(
+        embedding=V * E,
+        frames=(s.source_features + 1) * E if s.source_features else 0,
+        encoder=encoder + directions * L * biases,
+        decoder=decoder + L * biases + L * D * (C + 1),  # and what its first vectors are made by
+        attention=D * (D + C + 1) if s.attention == "bahdanau" else 0,
+        readout=E * (E + D + C + 1),
+        head=V if s.tied else V * E + V,
+    )
+
+
+def recurrent_matrices(s: Seq2SeqSettings) -> tuple[int, int]:
+    """Weights of the recurrent layers of the encoder and of the decoder."""
+    L, D, E, C, gates = s.layers, s.width, s.d_embedding, s.d_annotation, GATES[s.cell] * s.width
+    encoder = (2 if s.bidirectional else 1) * gates * (E + (L - 1) * C + L * D)
+    return encoder, gates * (E + C + (L - 1) * D + L * D)
 
 
 def _ngram(s: NGramSettings, V: int, tokens: int | None) -> Parameters:
