@@ -9,7 +9,7 @@ import torch
 from idiolect.models.build import KINDS, build
 from idiolect.models.contract import LanguageModel, State
 from idiolect.models.score import score
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings, Seq2SeqSettings
 
 V = 31
 SETTINGS = {
@@ -17,9 +17,11 @@ SETTINGS = {
     "rnn": RecurrentSettings(kind="rnn", width=5),
     "lstm": RecurrentSettings(kind="lstm", width=5, tied=True),
     "gru": RecurrentSettings(kind="gru", width=5),
+    "seq2seq": Seq2SeqSettings(width=5),
     "decoder": DecoderSettings(layers=2, heads=1, width=6, position="learned"),
 }
-NEURAL = ["rnn", "lstm", "gru", "decoder"]
+NEURAL = ["rnn", "lstm", "gru", "seq2seq", "decoder"]
+SOURCED = ("seq2seq",)
 
 
 def test_every_kind_is_built_and_keeps_the_contract():
@@ -28,7 +30,8 @@ def test_every_kind_is_built_and_keeps_the_contract():
         model = build(settings, V)
         assert isinstance(model, KINDS[kind]) and isinstance(model, LanguageModel)
         assert model.settings == settings and model.vocabulary == V and model.normalised
-        state = model.init_state(3, 7)
+        source = torch.zeros(3, 5, dtype=torch.int64) if kind in SOURCED else None
+        state = model.init_state(3, 7, source)
         assert isinstance(state, State)
         assert state.lengths.dtype == torch.int64 and state.lengths.tolist() == [0, 0, 0]
 
