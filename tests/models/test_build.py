@@ -9,7 +9,7 @@ import torch
 from idiolect.models.build import KINDS, build
 from idiolect.models.contract import LanguageModel, State
 from idiolect.models.score import score
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings, Seq2SeqSettings
+from idiolect.models.settings import DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings, Seq2SeqSettings
 
 V = 31
 SETTINGS = {
@@ -19,8 +19,9 @@ SETTINGS = {
     "gru": RecurrentSettings(kind="gru", width=5),
     "seq2seq": Seq2SeqSettings(width=5),
     "decoder": DecoderSettings(layers=2, heads=1, width=6, position="learned"),
+    "encoder": EncoderSettings(layers=2, heads=1, width=6, position="learned"),
 }
-NEURAL = ["rnn", "lstm", "gru", "seq2seq", "decoder"]
+NEURAL = [kind for kind in SETTINGS if kind != "ngram"]
 SOURCED = ("seq2seq",)
 
 
@@ -28,8 +29,12 @@ def test_every_kind_is_built_and_keeps_the_contract():
     assert list(KINDS) == list(SETTINGS)
     for kind, settings in SETTINGS.items():
         model = build(settings, V)
-        assert isinstance(model, KINDS[kind]) and isinstance(model, LanguageModel)
+        assert isinstance(model, KINDS[kind])
         assert model.settings == settings and model.vocabulary == V and model.normalised
+        assert isinstance(model, LanguageModel) == (kind != "encoder")
+        if kind == "encoder":
+            assert model.refusal
+            continue
         source = torch.zeros(3, 5, dtype=torch.int64) if kind in SOURCED else None
         state = model.init_state(3, 7, source)
         assert isinstance(state, State)
