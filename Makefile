@@ -38,7 +38,7 @@ bench: $(VENV)/.test $(PEERS_VENV)/bin/python
 		$(if $(ONLY),--only $(ONLY)); code=$$?; $(BIN)/python -m benchmarks.page && exit $$code
 
 acceptance: $(VENV)/.test
-	$(BIN)/python -m benchmarks.acceptance --data $(DATA)
+	$(BIN)/python -m benchmarks.acceptance --data $(DATA) $(if $(ONLY),--only $(ONLY))
 
 # torch goes first: asked for by another package, pip would take the newest build with its GPU libraries
 $(VENV)/.torch:

@@ -19,10 +19,10 @@ def page() -> str:
     found = {name: one for results in kept.values() for name, one in results if one}
     claims = [claim for _, claims in found.values() for claim in claims]
     reached = sum(claim.reached for claim in claims)
-    parts = [INTRODUCTION, f"**{reached} of {len(claims)} figures are reached.**", _machines(found)]
+    parts = [INTRODUCTION, f"**{reached} of {len(claims)} figures are reached.**", machines(found)]
     for module, results in kept.items():
         here = [claim for _, one in results if one for claim in one[1]]
-        parts += [f"## {suite.MODULES[module]}", *_section(here)]
+        parts += [f"## {suite.MODULES[module]}", *section(here)]
         parts += [f"Not measured yet: {name}." for name, one in results if not one]
         if tried := importlib.import_module(f"benchmarks.{module}").TRIED.strip():
             parts += ["### What was tried", tried]
@@ -43,7 +43,7 @@ Rounds in which other programs kept more than a tenth of a core busy are repeate
 To run it: `make bench DATA=… PEERS=…`; [benchmarks/suite.py](../benchmarks/suite.py) says what lies in both folders."""
 
 
-def _machines(found: Mapping[str, tuple[dict[str, str], Sequence[Claim]]]) -> str:
+def machines(found: Mapping[str, tuple[dict[str, str], Sequence[Claim]]]) -> str:
     """The conditions under which the results arose; where they differ, of which."""
     names: dict[str, list[str]] = {}
     for name, (facts, _) in found.items():
@@ -52,7 +52,7 @@ def _machines(found: Mapping[str, tuple[dict[str, str], Sequence[Claim]]]) -> st
     return "\n".join(f"- {line}" + (f": {', '.join(of)}" if len(names) > 1 else "") for line, of in names.items())
 
 
-def _section(claims: Sequence[Claim]) -> Iterator[str]:
+def section(claims: Sequence[Claim]) -> Iterator[str]:
     if claims:
         yield table(["figure", "asked", "measured", ""], map(_verdict, claims))
     if compared := [claim for claim in claims if claim.ours]:

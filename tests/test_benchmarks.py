@@ -125,3 +125,23 @@ def test_an_absent_peer_is_said_and_fails(measure, monkeypatch, tmp_path, capsys
     assert "not run  one: needs a checkout of nanoGPT" in (out := capsys.readouterr().out)
     assert "not run  two: needs the peers' environment" in out
     assert not measure.RESULTS.exists()
+
+
+def test_numbers_are_written_from_what_every_check_kept(measure, monkeypatch):
+    acceptance = importlib.import_module("benchmarks.acceptance")
+    claims = {"a": [measure.Claim("figure of a", "≥ 1", "2", True)], "b": [measure.Claim("of b", "≥ 9", "3", False)]}
+    checks = {name: lambda data, scratch, name=name: iter(claims[name]) for name in (*claims, "c")}
+    monkeypatch.setattr(acceptance, "checks", lambda: {"spine": checks})
+    for name, found in claims.items():
+        measure.save(name, found)
+    text = acceptance.document()
+    assert "| figure of a | ≥ 1 | 2 | reached |" in text and "| of b | ≥ 9 | 3 | MISSED |" in text
+    assert "Not measured yet: c." in text
+
+
+def test_every_check_has_one_name(measure):
+    checks = importlib.import_module("benchmarks.acceptance").checks()
+    names = [name for named in checks.values() for name in named]
+    assert len(set(names)) == len(names) and all(
+        callable(check) for named in checks.values() for check in named.values()
+    )
