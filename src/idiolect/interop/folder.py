@@ -19,11 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from idiolect import devices, files
+from idiolect.adapt.heads import KINDS
+from idiolect.adapt.settings import LABELS, LabelledSettings
 from idiolect.errors import UserError, nearest
 from idiolect.interop import families
 from idiolect.interop.families import RESTORE, checked
 from idiolect.models import settings as kinds
-from idiolect.models.build import KINDS, Model, build
+from idiolect.models.build import Model, build
 from idiolect.models.contract import Network
 from idiolect.models.ngram import NGram
 from idiolect.models.settings import FamilySettings, NGramSettings
@@ -36,6 +38,8 @@ LINEAGE = "lineage.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "encoder.json", "vocab.txt")
 OWN = "idiolect-"
 """How the model types begin that only we can open."""
+SETTINGS: dict[str, type[FamilySettings]] = {**kinds.FAMILIES, LABELS: LabelledSettings}
+"""The settings of each kind that a folder can hold."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -191,7 +195,7 @@ def _settings(folder: Path, config: dict[str, Any], model_type: str) -> FamilySe
     tables = config.get("settings")
     if not isinstance(tables, dict) or OWN + str(tables.get("kind")) != model_type:
         raise UserError(f"{source}: the settings are not those of {model_type}", RESTORE)
-    return checked(kinds.FAMILIES[tables["kind"]], tables, source)
+    return checked(SETTINGS[tables["kind"]], tables, source)
 
 
 def _header(folder: Path) -> dict[str, Entry]:
@@ -259,7 +263,7 @@ def _load_network(
     stored = sum(prod(entry.shape) for entry in header.values())
     if max(settings.matrices(vocabulary)) > stored or settings.layers > len(header):
         raise UserError(f"{folder}: {CONFIG} speaks of more weights than there are ({stored:,})", RESTORE)
-    model = build(settings, vocabulary, device="meta")
+    model = build(settings, vocabulary, device="meta", kinds=KINDS)
     assert isinstance(model, Network)
     expected, shared = _own(model), {name: model.state_dict()[name] for name in model.shared()}
     if model_type in families.FAMILIES:

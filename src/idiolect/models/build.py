@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ def build(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    kinds: Mapping[str, Any] = KINDS,
     begin_id: int = 0,
     end_id: int = 0,
     pad_id: int = 1,
@@ -43,20 +45,26 @@ def build(
     """A model of `vocabulary` ids with fresh weights in float32; "meta" gives shapes without memory.
 
     Every parameter is drawn on the CPU from (seed, its name) alone: neither the device, nor torch's global generator,
-    nor another parameter changes it. The special ids are for the n-gram, which has no weights.
+    nor another parameter changes it. `kinds` has the class of each kind; the special ids are for the n-gram, which has
+    no weights.
     """
     if isinstance(settings, NGramSettings):
         return NGram(settings, vocabulary, begin_id=begin_id, end_id=end_id, pad_id=pad_id)
     with torch.device(device), _Unfilled():
-        model: Network = KINDS[settings.kind](settings, vocabulary)
-    if torch.device(device).type == "meta":
-        return model
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            weights = torch.empty(parameter.shape)
-            model.initialise(name, weights, seeds.generator(seed, "weights", name))
-            parameter.copy_(weights)
+        model: Network = kinds[settings.kind](settings, vocabulary)
+    if torch.device(device).type != "meta":
+        draw(model, seed, [name for name, _ in model.named_parameters()])
     return model
+
+
+@torch.no_grad()
+def draw(model: Network, seed: int, names: Iterable[str]) -> None:
+    """Gives the parameters of these names their first values, each a function of (seed, its name) alone."""
+    for name in names:
+        parameter = model.get_parameter(name)
+        weights = torch.empty(parameter.shape)
+        model.initialise(name, weights, seeds.generator(seed, "weights", name))
+        parameter.copy_(weights)
 
 
 class _Unfilled(TorchFunctionMode):

@@ -94,6 +94,8 @@ class Network(nn.Module):
     """Longest sequence the model can read; None: no limit."""
     head: nn.Linear
     """Hidden vectors [..., D] → logits [..., V]."""
+    readout: tuple[str, ...] = ("head",)
+    """Modules that turn hidden vectors into tokens; a model that gives something else has no use for them."""
     normalised = True
     """Whether exp(score) is a probability."""
     refusal = ""

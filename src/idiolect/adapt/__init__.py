@@ -1,0 +1,1 @@
+"""Edits of a built model: heads for labels."""

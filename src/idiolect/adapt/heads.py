@@ -1,0 +1,111 @@
+"""Heads that give labels: of a text, or of each of its words.
+
+Shapes: B rows, T positions, D width, C labels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from idiolect.adapt.report import Report
+from idiolect.adapt.settings import LABELS, LabelledSettings
+from idiolect.models import build
+from idiolect.models.contract import LanguageModel, Network, last_positions
+
+
+class Labelled(Network):
+    """A model's body under a head for labels.
+
+    A text's label is read from one vector h: the hidden vector of its first position (BERT, Devlin et al. 2019,
+    section 3.2), of its last one, the only one of a causal body that has seen the whole text (Radford et al. 2018,
+    section 3.2), or the mean over all its positions. A word's label is read at its first or its last token.
+    The logits are W h + b, or W f(U h + c) + b with a layer in between, where f is tanh or ReLU.
+    """
+
+    refusal = "gives labels, not tokens"
+    settings: LabelledSettings
+
+    def __init__(self, settings: LabelledSettings, vocabulary: int, base: Network | None = None) -> None:
+        """base: the model to take the body of, which loses what it read tokens with; None makes one."""
+        super().__init__()
+        self.settings = settings
+        self.vocabulary = vocabulary
+        self.base: Network = build.KINDS[settings.base.kind](settings.base, vocabulary) if base is None else base
+        self.context = self.base.context
+        self.causal = isinstance(self.base, LanguageModel)
+        for part in self.base.readout:
+            delattr(self.base, part)
+        D = settings.base.width
+        self.dense = None if settings.hidden == "none" else nn.Linear(D, D)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.head = nn.Linear(D, len(settings.labels))
+
+    def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
+        """Fills the parameter `name` in place: the body as its family does; matrices normal (0.02), biases 0."""
+        if name.startswith("base."):
+            self.base.initialise(name.removeprefix("base."), weights, generator)
+        elif name.endswith("bias"):
+            weights.zero_()
+        else:
+            weights.normal_(0.0, 0.02, generator=generator)
+
+    def shared(self) -> dict[str, str]:
+        """Nothing: the output matrix that a tied body shared with its embedding is gone."""
+        return {}
+
+    @property
+    def compiles(self) -> bool:
+        """Whether torch.compile helps the body."""
+        return getattr(self.base, "compiles", True)
+
+    @property
+    def activation_checkpointing(self) -> bool:  # type: ignore[override]
+        """Whether the body's layers are computed again in the backward pass instead of kept."""
+        return self.base.activation_checkpointing
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, value: bool) -> None:
+        self.base.activation_checkpointing = value
+
+    def body(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """ids [B, T], right-padded after lengths [B] → hidden [B, T, D]; what padding gives is to be left alone."""
+        body: Callable[..., Tensor] = self.base.body  # type: ignore[assignment]
+        return body(ids) if self.causal else body(ids, lengths)
+
+    def logits(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """hidden [B, T, D], lengths [B] → logits [B, C] of each text, or [B, T, C] of each token."""
+        if self.settings.each == "text":
+            hidden = pooled(hidden, lengths, self.settings.pool)
+        if self.dense is not None:
+            hidden = self.dense(hidden)
+            hidden = hidden.tanh() if self.settings.hidden == "tanh" else hidden.relu()
+        logits: Tensor = self.head(self.dropout(hidden))
+        return logits
+
+
+KINDS = {**build.KINDS, LABELS: Labelled}
+"""What is built for each kind of settings, edited models among them."""
+
+
+def pooled(hidden: Tensor, lengths: Tensor | None, pool: str) -> Tensor:
+    """hidden [B, T, D] → one vector a row [B, D]: that of its first or last real position, or the mean over them."""
+    if pool == "first":
+        return hidden[:, 0]
+    if pool == "last":
+        return last_positions(hidden, lengths)[:, 0]
+    if lengths is None:
+        return hidden.mean(1)
+    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
+    return hidden.masked_fill(~real[..., None], 0).sum(1) / lengths[:, None]
+
+
+def attach(base: Network, settings: LabelledSettings, *, seed: int) -> tuple[Labelled, Report]:
+    """The model's body under a new head, whose weights are drawn from (seed, their names); `base` is used up."""
+    gone = [f"base.{name}" for name in base.readout]
+    model = Labelled(settings, base.vocabulary, base)
+    new = [name for name, _ in model.named_parameters() if not name.startswith("base.")]
+    build.draw(model, seed, new)
+    return model, Report.of(model, (*gone, *new))
