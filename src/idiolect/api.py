@@ -28,6 +28,7 @@ VERBS = {
     "plot_runs": "idiolect.recipes.runs",
     "generate": "idiolect.decode.verbs",
     "explore": "idiolect.decode.verbs",
+    "classify": "idiolect.decode.classify",
     "score": "idiolect.evaluate.verbs",
     "evaluate": "idiolect.evaluate.verbs",
     "export_model": "idiolect.interop.verbs",

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from idiolect.adapt.report import Report
-from idiolect.adapt.settings import LABELS, LabelledSettings
+from idiolect.adapt.settings import LABELS, Body, LabelledSettings
+from idiolect.data.labels import Frame
 from idiolect.models import build
 from idiolect.models.contract import LanguageModel, Network, last_positions
+from idiolect.models.settings import RecurrentSettings
+from idiolect.tokens.tokenizer import Tokenizer
 
 
 class Labelled(Network):
@@ -62,7 +65,7 @@ class Labelled(Network):
         return getattr(self.base, "compiles", True)
 
     @property
-    def activation_checkpointing(self) -> bool:  # type: ignore[override]
+    def activation_checkpointing(self) -> bool:
         """Whether the body's layers are computed again in the backward pass instead of kept."""
         return self.base.activation_checkpointing
 
@@ -109,3 +112,10 @@ def attach(base: Network, settings: LabelledSettings, *, seed: int) -> tuple[Lab
     new = [name for name, _ in model.named_parameters() if not name.startswith("base.")]
     build.draw(model, seed, new)
     return model, Report.of(model, (*gone, *new))
+
+
+def frame(base: Body, tokenizer: Tokenizer) -> Frame:
+    """How a text is framed for the body: a causal one reads no end, so that its last token is the text's own."""
+    causal = base.kind != "encoder"
+    context = None if isinstance(base, RecurrentSettings) else base.context
+    return Frame(tokenizer.begin_id, None if causal else tokenizer.end_id, context)

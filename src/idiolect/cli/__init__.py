@@ -26,6 +26,7 @@ VERBS = {
     "runs": "List, show, compare and plot runs.",
     "generate": "Continue a prompt.",
     "explore": "Decoding strategies side by side, and the next-token distribution before and after reshaping.",
+    "classify": "The label of a text, or the tag of each of its words.",
     "score": "Log-probability, perplexity and bits per byte of a text.",
     "evaluate": "Score models on a file, beside the baselines.",
     "export": "Write a model in another format.",

@@ -198,6 +198,16 @@ def streamed(prompt: str, pieces: Iterable[Any]) -> None:
             print(f"[{piece.finish_reason}]", file=sys.stderr)
 
 
+def classified(result: Mapping[str, Any], as_json: bool) -> None:
+    """A text's label and the probabilities of all, or a line for each word with its tag."""
+    if as_json:
+        json_object(result)
+    elif "tags" in result:
+        print("\n".join(f"{entry['word']}\t{entry['tag']}" for entry in result["tags"]))
+    else:
+        facts(result, as_json)
+
+
 def scored(result: Mapping[str, Any], as_json: bool) -> None:
     """One text's score; the ids are for JSON only."""
     shown = {key: value for key, value in result.items() if key not in ("ids", "logprobs")}

@@ -282,6 +282,19 @@ def explore(
     show.explored(found, json)
 
 
+def classify(model: Path, text: str, /, *, precision: KeptIn = "stored", json: Json = False) -> None:
+    """Say which label a text has, or which tag each of its words, with a model that was trained to.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder.
+    text
+        The text; `-` reads it from standard input. Words are what white space sets apart.
+    """
+    show.classified(api.classify(model, show.text_or_stdin(text), precision=precision), json)
+
+
 def score(
     model: Path,
     text: str,

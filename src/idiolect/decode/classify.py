@@ -1,0 +1,84 @@
+"""The verb `classify`: labels of texts and of words from a model that has a head for them.
+
+B texts, T positions, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from idiolect.adapt.heads import Labelled, frame
+from idiolect.data.labels import encode_words
+from idiolect.data.padding import pad
+from idiolect.decode.read import device_of
+from idiolect.decode.settings import Precision
+from idiolect.decode.verbs import load_with_tokenizer
+from idiolect.errors import UserError
+from idiolect.tokens.tokenizer import Tokenizer
+
+
+def classify(model: Path | str, text: str, *, precision: Precision = "stored") -> dict[str, Any]:
+    """A text's "label" and the "probabilities" of all; of a model that tags words, "tags": a word and its tag each.
+
+    Words are what white space sets apart. Raises UserError for a model without a head for labels, and for a text that
+    is longer than its context.
+    """
+    loaded = load_with_tokenizer(model, precision)
+    if not isinstance(loaded.model, Labelled):
+        mend = "make one from it: idiolect train classify model.from=MODEL data.train=FILE"
+        raise UserError(f"{model} is a {loaded.settings.kind} model and has no labels", mend)
+    assert loaded.tokenizer is not None
+    if loaded.model.settings.each == "word":
+        return {"tags": tag_words(loaded.model, loaded.tokenizer, [text.split()])[0]}
+    return label_texts(loaded.model, loaded.tokenizer, [text])[0]
+
+
+def label_texts(model: Labelled, tokenizer: Tokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Each text's "label" and the "probabilities" by name, the likeliest first."""
+    around = frame(model.settings.base, tokenizer)
+    encoded = tokenizer.encode_batch(texts)
+    for ids in encoded:
+        if around.room is not None and len(ids) > around.room:
+            raise _too_long(len(ids), around.room)
+    probabilities = _probabilities(model, [around.of(ids) for ids in encoded])  # [B, C]
+    found = []
+    for row in probabilities:
+        order = row.argsort(descending=True, stable=True).tolist()
+        shares = {model.settings.labels[label]: float(row[label]) for label in order}
+        found.append({"label": next(iter(shares)), "probabilities": shares})
+    return found
+
+
+def tag_words(model: Labelled, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
+    """Each sentence's words with the likeliest "tag" of each and its "probability"."""
+    around, last = frame(model.settings.base, tokenizer), model.settings.pool == "last"
+    rows = []
+    for words, pieces in zip(sentences, encode_words(sentences, tokenizer), strict=True):
+        rows.append(around.of_words(pieces, last=last))
+        if len(rows[-1].places) < len(words):
+            raise _too_long(sum(map(len, pieces)), around.room)
+    probabilities = _probabilities(model, [row.ids for row in rows])  # [B, T, C]
+    found = []
+    for words, row, shares in zip(sentences, rows, probabilities, strict=True):
+        best = shares[row.places].max(-1)
+        tags = [model.settings.labels[label] for label in best.indices.tolist()]
+        named = zip(words, tags, best.values.tolist(), strict=True)
+        found.append([{"word": word, "tag": tag, "probability": share} for word, tag, share in named])
+    return found
+
+
+@torch.no_grad()
+def _probabilities(model: Labelled, rows: Sequence[np.ndarray]) -> Tensor:
+    """Rows of ids → probabilities in float32, [B, C] of texts or [B, T, C] of tokens."""
+    ids, lengths = (part.to(device_of(model)) for part in pad(rows, 0))
+    return model.logits(model.body(ids, lengths), lengths).float().softmax(-1).cpu()
+
+
+def _too_long(tokens: int, room: int | None) -> UserError:
+    return UserError(f"the text has {tokens} tokens, the model reads at most {room}", "shorten the text")
