@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -67,6 +67,19 @@ class Entry:
     kind: str
 
 
+class Described(NamedTuple):
+    """What a model folder says of its model, before any weight is read."""
+
+    config: dict[str, Any]
+    """All of its config.json."""
+    model_type: str
+    """The row of `families.FAMILIES`, or a model type of our own."""
+    settings: FamilySettings
+    vocabulary: int
+    header: dict[str, Entry]
+    """The tensors by the names they should have."""
+
+
 def save(folder: Path, model: Model, tokenizer: Tokenizer | None, lineage: Mapping[str, Any]) -> None:
     """Writes the model folder, whole or not at all. Raises UserError (exit 4) when the disk refuses."""
     ids: dict[str, int | None] = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
@@ -101,7 +114,7 @@ def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if row.bare and all(name.startswith(row.bare[0]) for name in tensors):
             prefix, architecture = row.bare
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        about |= {"model_type": family, "architectures": [architecture], **row.write(settings)}
+        about |= {"model_type": row.model_type or family, "architectures": [architecture], **row.write(settings)}
     about["vocab_size"] = model.vocabulary
     return about, {name: tensor.contiguous() for name, tensor in tensors.items()}
 
@@ -127,16 +140,7 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
     folder = Path(folder)
     if not folder.is_dir() or any((folder / name).exists() for name in (files.MANIFEST, LINEAGE)):
         files.verify(folder)
-    config = _object(folder, CONFIG)
-    model_type, vocabulary = _model_type(folder, config), config.get("vocab_size")
-    if type(vocabulary) is not int or vocabulary < 1:  # True is an int
-        raise UserError(f"{folder / CONFIG}: vocab_size is {vocabulary!r}", RESTORE)
-    settings = _settings(folder, config, model_type)
-    header = _header(folder)
-    if model_type in families.FAMILIES:
-        known = {families.canonical(name, model_type): entry for name, entry in header.items()}
-        header = {name: entry for name, entry in known.items() if name}
-        settings = families.without_absent(settings, header, model_type)
+    config, model_type, settings, vocabulary, header = describe(folder)
     if isinstance(settings, NGramSettings):
         model: Model = _load_ngram(folder, config, settings, vocabulary, header)
     else:
@@ -144,6 +148,20 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
     tokenizer = _tokenizer(folder, vocabulary)
     lineage = _object(folder, LINEAGE) if (folder / LINEAGE).exists() else {}
     return Loaded(model, tokenizer, lineage, settings)
+
+
+def describe(folder: Path) -> Described:
+    """What config.json and the weights' header say of a model. Raises UserError as `load`, but for the weights."""
+    config = _object(folder, CONFIG)
+    model_type, vocabulary = _model_type(folder, config), config.get("vocab_size")
+    if type(vocabulary) is not int or vocabulary < 1:  # True is an int
+        raise UserError(f"{folder / CONFIG}: vocab_size is {vocabulary!r}", RESTORE)
+    settings, header = _settings(folder, config, model_type), _header(folder)
+    if model_type in families.FAMILIES:
+        known = {families.canonical(name, model_type): entry for name, entry in header.items()}
+        header = {name: entry for name, entry in known.items() if name}
+        settings = families.without_absent(settings, header, model_type)
+    return Described(config, model_type, settings, vocabulary, header)
 
 
 def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer | None:
@@ -179,7 +197,10 @@ def _object(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _model_type(folder: Path, config: Mapping[str, Any]) -> str:
+def _model_type(folder: Path, config: dict[str, Any]) -> str:
+    """The row of `families.FAMILIES` that a config.json means, or a model type of our own."""
+    if row := families.row_of(config):
+        return row
     known = [*families.FAMILIES, *(OWN + kind for kind in KINDS)]
     found = config.get("model_type")
     if found not in known:
@@ -191,7 +212,7 @@ def _model_type(folder: Path, config: Mapping[str, Any]) -> str:
 def _settings(folder: Path, config: dict[str, Any], model_type: str) -> FamilySettings:
     source = str(folder / CONFIG)
     if not model_type.startswith(OWN):
-        return families.settings_of(config, source)
+        return families.settings_of(config, model_type, source)
     tables = config.get("settings")
     if not isinstance(tables, dict) or OWN + str(tables.get("kind")) != model_type:
         raise UserError(f"{source}: the settings are not those of {model_type}", RESTORE)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +17,11 @@ class FamilySettings(Settings):
 
     kind: str
     """The family."""
+    from_: Path | None = Field(default=None, alias="from", exclude=True)
+    """A model folder (or run folder) to start from: its settings, its tokenizer and its weights."""
+
+    free: ClassVar[tuple[str, ...]] = ()
+    """Settings that no weight depends on, so that a model made from another may have others."""
 
     def matrices(self, vocabulary: int) -> list[int]:
         """Numbers in some matrices that any model of these settings has; a folder that holds fewer is damaged."""
@@ -42,6 +48,8 @@ class NGramSettings(FamilySettings):
 
 class RecurrentSettings(FamilySettings):
     """A recurrent network: Elman (rnn), LSTM or GRU."""
+
+    free: ClassVar[tuple[str, ...]] = ("context", "dropout")
 
     kind: Literal["rnn", "lstm", "gru"]
     """The family."""
@@ -111,6 +119,8 @@ class Seq2SeqSettings(FamilySettings):
 
 class TransformerSettings(FamilySettings):
     """What transformers of every shape share: blocks of attention and an MLP on a residual stream."""
+
+    free: ClassVar[tuple[str, ...]] = ("dropout",)
 
     layers: int = Field(default=4, ge=1)
     """Transformer blocks."""

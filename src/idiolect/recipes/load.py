@@ -58,14 +58,17 @@ def load(name: str, overrides: Sequence[str] = (), *, text_needed: bool = True) 
     """The recipe with its overrides, and notes on keys that the chosen family left out.
 
     Changing `model.kind` keeps what the new family shares with the recipe's own (layers, width, context, …) and drops
-    the rest of the file's model keys, so one key changes the family.
+    the rest of the file's model keys, so one key changes the family. `model.from` puts the settings and the tokenizer
+    of another model in the place of the recipe's (see `parent.inherit`).
     Raises UserError with every problem of the recipe at once.
     """
     base = tables(name)
     merged = config.override(base, overrides, Recipe)
     notes = []
     kind = _kind(merged)
-    if kind != _kind(base) and kind in FAMILIES:
+    if _inherited(base, merged, overrides):
+        pass
+    elif kind != _kind(base) and kind in FAMILIES:
         given = {text.partition("=")[0].strip() for text in overrides}
         known = FAMILIES[kind].model_fields
         dropped = [key for key in merged["model"] if key not in known and f"model.{key}" not in given]
@@ -81,6 +84,17 @@ def load(name: str, overrides: Sequence[str] = (), *, text_needed: bool = True) 
     return config.validate(Recipe, merged, name), notes
 
 
+def _inherited(base: dict[str, Any], merged: dict[str, Any], overrides: Sequence[str] = ()) -> bool:
+    """Whether the recipe starts from a model, whose settings and tokenizer are then put into `merged`."""
+    model = merged.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("from"), str):
+        return False
+    from idiolect.recipes import parent  # torch, which a recipe that starts from nothing does without
+
+    parent.inherit(base, merged, overrides)
+    return True
+
+
 def _kind(recipe: dict[str, Any]) -> Any:
     model = recipe.get("model")
     return model.get("kind") if isinstance(model, dict) else None
@@ -90,4 +104,5 @@ def show_recipe(name: str) -> str:
     """A shipped recipe or a file as complete commented TOML, to start one's own from."""
     base = tables(name)
     base.setdefault("data", {}).setdefault("train", [EXAMPLE_TEXT])
+    _inherited(base, base)
     return config.dump(config.validate(Recipe, base, name), heading=names().get(name, name))

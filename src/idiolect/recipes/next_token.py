@@ -17,7 +17,6 @@ from idiolect.errors import UserError
 from idiolect.evaluate import baselines
 from idiolect.evaluate.score import unnormalised
 from idiolect.evaluate.verbs import evaluate_shards
-from idiolect.models.build import build
 from idiolect.models.settings import NGramSettings
 from idiolect.recipes.prepare import fingerprints, say, split, tokenizer_of
 from idiolect.recipes.settings import Recipe
@@ -33,17 +32,6 @@ class NextToken(Stage):
     train: shards.Shards
     held: shards.Shards
     held_text: Corpus
-
-    def model(self) -> Any:
-        """As every stage's; an n-gram begins, ends and pads as the tokenizer does."""
-        return build(
-            self.recipe.model,
-            self.tokenizer.size,
-            seed=self.recipe.train.seed,
-            begin_id=self.tokenizer.begin_id,
-            end_id=self.tokenizer.end_id,
-            pad_id=self.tokenizer.pad_id,
-        )
 
     @property
     def tokens(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from idiolect import config, devices, files
 from idiolect.data.settings import DataSettings
+from idiolect.recipes import parent
 from idiolect.recipes.settings import Recipe
 from idiolect.text.corpus import Corpus
 from idiolect.tokens import learn
@@ -45,12 +46,14 @@ def _sampled(learnt: int, total: int) -> None:
 
 def fingerprints(recipe: Recipe, train: str, held: str, tokenizer: Tokenizer) -> dict[str, str]:
     """What a resumed run must find again, given the hashes of the text to train on and of that held out."""
-    return {
+    prints = {
         "data.train": train,
         "data.validation": held,
         "tokenizer": tokenizer.fingerprint,
         "recipe": recipe_fingerprint(recipe),
     }
+    start = recipe.model.from_
+    return prints if start is None else prints | {"model.from": parent.fingerprint(start)}
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:

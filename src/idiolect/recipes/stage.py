@@ -8,6 +8,7 @@ from typing import Any
 
 from idiolect.data.batch import Batch
 from idiolect.models.build import build
+from idiolect.recipes import parent
 from idiolect.recipes.settings import Recipe
 from idiolect.tokens.tokenizer import Tokenizer
 from idiolect.train.objectives import Objective
@@ -22,12 +23,28 @@ class Stage:
     fingerprints: Mapping[str, str]
     """Of the text, the tokenizer and the recipe: what a resumed run must find again."""
 
-    curves = ("loss", "perplexity", "bits_per_byte")
-    """The held-out figures that are worth a curve."""
+    @property
+    def settings(self) -> Any:
+        """The settings of the model that is trained."""
+        return self.recipe.model
+
+    @property
+    def curves(self) -> tuple[str, ...]:
+        """The held-out figures that are worth a curve."""
+        return ("loss", "perplexity", "bits_per_byte")
 
     def model(self) -> Any:
-        """The model before its first step."""
-        return build(self.recipe.model, self.tokenizer.size, seed=self.recipe.train.seed)
+        """The model before its first step; its weights are fresh, or those of the model that the recipe starts from."""
+        if self.recipe.model.from_ is not None:
+            return parent.weights(self.recipe.model)
+        return build(
+            self.recipe.model,
+            self.tokenizer.size,
+            seed=self.recipe.train.seed,
+            begin_id=self.tokenizer.begin_id,
+            end_id=self.tokenizer.end_id,
+            pad_id=self.tokenizer.pad_id,
+        )
 
     @property
     def tokens(self) -> int:
