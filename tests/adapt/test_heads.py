@@ -7,13 +7,24 @@ from idiolect.adapt.heads import Labelled, attach, pooled
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.interop import folder
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, RecurrentSettings
+from idiolect.models.settings import DecoderSettings, EncoderSettings, RecurrentSettings
 
 V, D, C = 31, 14, 3
 BASES = {
     "gpt": DecoderSettings(layers=2, heads=7, width=D, context=13),
     "untied": DecoderSettings(layers=1, heads=2, width=D, context=13, tied=False, norm="layer", position="learned"),
     "lstm": RecurrentSettings(kind="lstm", layers=2, width=D, tied=True),
+    "bert": EncoderSettings(
+        layers=2,
+        heads=2,
+        width=D,
+        context=13,
+        norm="layer",
+        norm_place="residual",
+        position="learned",
+        head="transform",
+    ),
+    "rotary encoder": EncoderSettings(layers=1, heads=7, width=D, context=13, tied=False),
     "gru": RecurrentSettings(kind="gru", width=D),
 }
 HEADS = {
@@ -52,8 +63,9 @@ def test_the_body_is_the_bases_own(base):
     theirs = build(BASES[base], V, seed=5).eval()
     with torch.no_grad():
         assert torch.equal(model.eval().body(ids), theirs.body(ids))
-    assert report.touched == ("base.head", "head.weight", "head.bias")
-    assert not [name for name, _ in model.named_parameters() if "base.head" in name]
+    gone = ["base.transform"] * (theirs.settings.kind == "encoder") + ["base.head"]
+    assert report.touched == (*gone, "head.weight", "head.bias")
+    assert not [name for name, _ in model.named_parameters() if name.startswith(tuple(gone))]
     assert report.trainable == report.total == sum(p.numel() for p in model.parameters())
     assert report.bytes == 4 * report.total
 

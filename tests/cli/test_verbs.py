@@ -162,6 +162,7 @@ def test_plan_says_what_a_recipe_needs(capsys):
     assert found["memory_bytes"]["total"] > 16 * found["parameters"]
     assert printed(capsys, "plan", "gpt")["saved_as"] == "llama"
     assert printed(capsys, "plan", "lstm")["saved_as"] == "idiolect-lstm"
+    assert printed(capsys, "plan", "lstm", "task.kind=tags")["saved_as"] == "idiolect-labels"
 
 
 def test_plan_counts_what_the_process_holds_and_the_arithmetic_the_run_would_choose(capsys, monkeypatch):

@@ -11,17 +11,17 @@ PIECES = [np.array([11, 12, 13]), np.array([21]), np.array([31, 32])]
 
 
 @pytest.mark.parametrize(
-    ("end", "context", "expected"),
+    ("after", "context", "expected"),
     [
-        (None, None, [2, 11, 12, 13]),
-        (3, None, [2, 11, 12, 13, 3]),
-        (3, 5, [2, 11, 12, 13, 3]),
-        (3, 4, [2, 11, 12, 3]),
-        (None, 3, [2, 11, 12]),
+        ((), None, [2, 11, 12, 13]),
+        ((3,), None, [2, 11, 12, 13, 3]),
+        ((3,), 5, [2, 11, 12, 13, 3]),
+        ((3,), 4, [2, 11, 12, 3]),
+        ((), 3, [2, 11, 12]),
     ],
 )
-def test_a_text_is_cut_so_that_it_fits_with_what_it_stands_between(end, context, expected):
-    assert Frame(2, end, context).of(PIECES[0]).tolist() == expected
+def test_a_text_is_cut_so_that_it_fits_with_what_it_stands_between(after, context, expected):
+    assert Frame((2,), after, context).of(PIECES[0]).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_a_text_is_cut_so_that_it_fits_with_what_it_stands_between(end, context,
     ],
 )
 def test_a_words_tag_is_read_at_its_first_or_last_token(context, last, ids, places):
-    row = Frame(2, 3, context).of_words(PIECES, last=last)
+    row = Frame((2,), (3,), context).of_words(PIECES, last=last)
     assert (row.ids.tolist(), row.places.tolist()) == (ids, places)
 
 

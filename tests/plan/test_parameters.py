@@ -7,15 +7,21 @@ import numpy as np
 import pytest
 import torch
 
+from idiolect.adapt.heads import KINDS
+from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.build import build
 from idiolect.models.settings import (
+    FAMILIES,
     DecoderSettings,
     EncoderSettings,
     NGramSettings,
     RecurrentSettings,
     Seq2SeqSettings,
 )
+from idiolect.plan.flops import flops_per_token
+from idiolect.plan.memory import training_memory
 from idiolect.plan.parameters import count
+from idiolect.train.settings import TrainSettings
 
 DECODERS = [
     {"norm": norm, "position": position, "mlp": mlp, "attention_bias": attention_bias, "mlp_bias": bias, "qk_norm": qk}
@@ -120,3 +126,15 @@ def test_the_bound_holds_for_what_is_really_counted():
     held = {f"{k}-grams": len(model.tensors()[f"keys.{k}"]) for k in range(2, 5)}
     bound = count(settings, 13, tokens=997 + 2).parts  # each document ends with one token more
     assert all(bound[name] * 0.5 < n <= bound[name] for name, n in held.items())
+
+
+@pytest.mark.parametrize("kind", ["lstm", "decoder", "encoder"])
+def test_a_head_for_labels_takes_the_place_of_the_one_for_tokens(kind):
+    more = {"head": "transform", "norm": "layer"} if kind == "encoder" else {"tied": False}
+    base = FAMILIES[kind](kind=kind, layers=2, width=14, **more, **({} if kind == "lstm" else {"heads": 7}))
+    for hidden in ("none", "tanh"):
+        settings = LabelledSettings(base=base, labels=("a", "b", "c"), hidden=hidden)
+        model = build(settings, 31, device="meta", kinds=KINDS)
+        assert count(settings, 31).total == sum(parameter.numel() for parameter in model.parameters())
+        assert flops_per_token(settings, 31).total == flops_per_token(settings, 62).total > 0
+    assert training_memory(settings, TrainSettings(), 31).total < training_memory(base, TrainSettings(), 31).total

@@ -56,3 +56,31 @@ def test_gradients_reach_every_parameter() -> None:
     ids = torch.arange(11)[None]
     objectives.next_token(model, Batch(ids, ids.roll(-1, 1))).total.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+class Fixed:
+    """A model of labels whose logits are given."""
+
+    def __init__(self, logits: list[object]) -> None:
+        self.given = torch.tensor(logits, dtype=torch.float32).log()
+
+    def body(self, ids: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        return ids
+
+    def logits(self, hidden: torch.Tensor, lengths: torch.Tensor | None) -> torch.Tensor:
+        return self.given
+
+
+def test_labels_of_rows_by_hand() -> None:
+    batch = Batch(torch.zeros(3, 2, dtype=torch.int64), torch.tensor([0, 1, 1]), lengths=torch.tensor([2, 1, 2]))
+    loss = objectives.labels(Fixed([[3, 1], [3, 1], [2, 6]]), batch)
+    assert loss.count == 3
+    assert loss.total.item() == pytest.approx(math.log(4 / 3) + math.log(4) + math.log(8 / 6), rel=1e-6)
+    assert float(loss.logs["right"]) == 2
+
+
+def test_labels_of_tokens_count_only_where_there_is_one() -> None:
+    batch = Batch(torch.zeros(1, 3, dtype=torch.int64), torch.tensor([[IGNORE, 1, IGNORE]]))
+    loss = objectives.labels(Fixed([[[5, 1], [1, 4], [5, 1]]]), batch)
+    assert (loss.count, float(loss.logs["right"])) == (1, 1)
+    assert loss.total.item() == pytest.approx(math.log(5 / 4), rel=1e-6)

@@ -39,7 +39,7 @@ class Labelled(Network):
         self.base: Network = build.KINDS[settings.base.kind](settings.base, vocabulary) if base is None else base
         self.context = self.base.context
         self.causal = isinstance(self.base, LanguageModel)
-        for part in self.base.readout:
+        for part in self.base.token_parts:
             delattr(self.base, part)
         D = settings.base.width
         self.dense = None if settings.hidden == "none" else nn.Linear(D, D)
@@ -106,16 +106,23 @@ def pooled(hidden: Tensor, lengths: Tensor | None, pool: str) -> Tensor:
 
 
 def attach(base: Network, settings: LabelledSettings, *, seed: int) -> tuple[Labelled, Report]:
-    """The model's body under a new head, whose weights are drawn from (seed, their names); `base` is used up."""
-    gone = [f"base.{name}" for name in base.readout]
+    """The model's body under a new head, whose weights are drawn from (seed, their names); `base` is used up.
+
+    Where BERT's pooler came with the body, it is the layer between body and labels.
+    """
+    gone = [f"base.{name}" for name in base.token_parts if getattr(base, name) is not None]
+    pooler = getattr(base, "pooler", None)
     model = Labelled(settings, base.vocabulary, base)
     new = [name for name, _ in model.named_parameters() if not name.startswith("base.")]
     build.draw(model, seed, new)
+    if pooler is not None and model.dense is not None and settings.hidden == "tanh":
+        model.dense.load_state_dict(pooler.state_dict())
     return model, Report.of(model, (*gone, *new))
 
 
 def frame(base: Body, tokenizer: Tokenizer) -> Frame:
     """How a text is framed for the body: a causal one reads no end, so that its last token is the text's own."""
-    causal = base.kind != "encoder"
-    context = None if isinstance(base, RecurrentSettings) else base.context
-    return Frame(tokenizer.begin_id, None if causal else tokenizer.end_id, context)
+    row = tokenizer.framed([-1]) if base.kind == "encoder" else [tokenizer.begin_id, -1]
+    text = row.index(-1)
+    context = None if isinstance(base, RecurrentSettings) else base.context  # theirs only cuts windows of long texts
+    return Frame(tuple(row[:text]), tuple(row[text + 1 :]), context)

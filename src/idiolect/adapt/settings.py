@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from idiolect.models.settings import DecoderSettings, FamilySettings, RecurrentSettings
+from idiolect.models.settings import DecoderSettings, EncoderSettings, FamilySettings, RecurrentSettings
 
-Body = Annotated[RecurrentSettings | DecoderSettings, Field(discriminator="kind")]
+Bodies = RecurrentSettings | DecoderSettings | EncoderSettings
 """The families whose body reads one text and nothing else, so that it can carry a head for labels."""
+Body = Annotated[Bodies, Field(discriminator="kind")]
 
 
 LABELS = "labels"
@@ -33,6 +34,13 @@ class LabelledSettings(FamilySettings):
     """A layer between body and labels, as wide as the body, with this activation; none: labels are read at once."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped before the labels while training."""
+
+    @field_validator("base")
+    @classmethod
+    def _bare(cls, base: Body) -> Body:
+        """The body alone: what BERT keeps for its first position is the layer of a head, and has no place in it."""
+        without: dict[str, Any] = {"from_": None} | ({"pooler": False} if isinstance(base, EncoderSettings) else {})
+        return base.model_copy(update=without)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

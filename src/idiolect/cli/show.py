@@ -159,6 +159,16 @@ def bench(result: Mapping[str, Any], as_json: bool) -> None:
     print("\n" + lines(["Idiolect here", "", ""], speeds))
 
 
+FIGURES = {
+    "loss": "loss (nats)",
+    "bits_per_byte": "bits per byte",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "entity_f1": "entity F1",
+}
+"""The held-out figures that the end of a run prints."""
+
+
 def trained(result: Mapping[str, Any], as_json: bool) -> int:
     """The end of a run; the exit code says whether it was stopped by a signal."""
     if as_json:
@@ -169,9 +179,11 @@ def trained(result: Mapping[str, Any], as_json: bool) -> int:
         if result.get("model"):
             print(f"model  {result['model']}")
         print(f"steps  {shown(result['steps'])}   tokens {shown(result['tokens'])}")
-        if validation.get("loss") is not None:
-            bits = validation.get("bits_per_byte")
-            print(f"held-out loss {shown(validation['loss'])} nats a token, bits per byte {shown(bits)}")
+        figures = [
+            f"{name} {shown(validation[key])}" for key, name in FIGURES.items() if validation.get(key) is not None
+        ]
+        if figures:
+            print(f"held-out {', '.join(figures)}")
         print(f"report {result['report']}" if result.get("report") else f"resume with: idiolect resume {result['run']}")
     return int(Exit.STOPPED if result.get("stopped") else Exit.DONE)
 

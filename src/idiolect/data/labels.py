@@ -6,7 +6,6 @@ T positions, W words.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -26,29 +25,29 @@ class Words(NamedTuple):
 class Frame(NamedTuple):
     """What a text stands between, and how long it may be."""
 
-    begin: int
-    """The id before it."""
-    end: int | None
-    """The id after it; None: nothing, for a model that reads a text's label at its last token."""
+    before: tuple[int, ...]
+    """The ids before it."""
+    after: tuple[int, ...]
+    """The ids after it."""
     context: int | None
     """Positions at most, with both; None: any number."""
 
     @property
     def room(self) -> int | None:
         """Positions of the text itself."""
-        return None if self.context is None else self.context - 1 - (self.end is not None)
+        return None if self.context is None else self.context - len(self.before) - len(self.after)
 
     def of(self, ids: np.ndarray) -> np.ndarray:
-        """ids [T] → int64: begin, as many of the ids as fit, end."""
-        tail = [] if self.end is None else [self.end]
-        return np.concatenate([[self.begin], ids[: self.room], tail]).astype(np.int64)
+        """ids [T] → int64: what is before, as many of the ids as fit, what is after."""
+        return np.concatenate([self.before, ids[: self.room], self.after]).astype(np.int64)
 
     def of_words(self, pieces: Sequence[np.ndarray], *, last: bool) -> Words:
         """The ids of each word → the row of as many words as fit, each read at its first (or last) token."""
         ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
         fitting = len(ends) if self.room is None else int(np.searchsorted(ends, self.room, side="right"))
-        places = ends[:fitting] if last else np.concatenate([[0], ends])[:fitting] + 1  # begin is before all
-        return Words(self.of(np.concatenate([np.empty(0, np.int64), *pieces[:fitting]])), places)
+        places = ends - 1 if last else ends - [len(piece) for piece in pieces]
+        row = self.of(np.concatenate([np.empty(0, np.int64), *pieces[:fitting]]))
+        return Words(row, len(self.before) + places[:fitting])
 
 
 def encode_words(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> list[list[np.ndarray]]:
@@ -61,8 +60,3 @@ def encode_words(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> li
     nothing = np.array([tokenizer.end_id if tokenizer.unknown_id is None else tokenizer.unknown_id])
     encoded = iter([ids if len(ids) else nothing for ids in tokenizer.encode_batch(texts)])
     return [[next(encoded) for _ in words] for words in sentences]
-
-
-def names(labels: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The names that occur, sorted; a label's number is its place here."""
-    return tuple(sorted(set(chain.from_iterable(labels))))

@@ -50,5 +50,37 @@ class PairsTask(Settings):
     """Text put before every source, which tells a model of many tasks what is asked."""
 
 
-Task = NextTokenTask | PairsTask
+class LabelsTask(Settings):
+    """The label of a text: sentiment, topic, any class."""
+
+    kind: Literal["labels"] = "labels"
+    """The task."""
+    text: str = "text"
+    """The field of a jsonl or parquet row, or the column of a csv or tsv file, that is read; a number counts columns
+    from 1 in a file without a header."""
+    label: str = "label"
+    """The field or column with the label."""
+    pool: Literal["first", "last", "mean"] | None = None
+    """Where the label is read: at the first or the last position, or at the mean of all; unset: at the first of an
+    encoder, else at the last."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of activations dropped before the labels while training."""
+
+
+class TagsTask(Settings):
+    """A tag for each word of a sentence: names, word classes."""
+
+    kind: Literal["tags"] = "tags"
+    """The task."""
+    tokens: str = "tokens"
+    """The field of a jsonl or parquet row with the list of words; conll files, a word and its tag a line, need none."""
+    tags: str = "tags"
+    """The field with the list of their tags."""
+    pool: Literal["first", "last"] | None = None
+    """Which token of a word its tag is read at; unset: the first of an encoder, else the last."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of activations dropped before the tags while training."""
+
+
+Task = NextTokenTask | PairsTask | LabelsTask | TagsTask
 TaskSettings = Annotated[Task, Field(discriminator="kind")]

@@ -12,14 +12,23 @@ from idiolect.config import S, validate
 from idiolect.errors import UserError
 from idiolect.interop.decoders import DECODERS
 from idiolect.interop.encoders import ENCODERS
+from idiolect.interop.labels import LABELLED
 from idiolect.interop.rows import Config, Family, Tensors
 from idiolect.models.settings import FamilySettings
 
 RESTORE = "restore the folder from where it came"
 
 
-FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS}
-"""Every model type; tried in this order when a model is saved."""
+FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS, **LABELLED}
+"""Every model type, and the architectures that give labels; tried in this order when a model is saved."""
+
+
+def row_of(config: Config) -> str | None:
+    """The row of FAMILIES that a config.json means: its architecture's, where that has one, or its model type's."""
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else None
+    found = first if isinstance(first, str) and first in LABELLED else config.get("model_type")
+    return found if isinstance(found, str) and found in FAMILIES else None
 
 
 def match(settings: FamilySettings) -> str | None:
@@ -28,9 +37,9 @@ def match(settings: FamilySettings) -> str | None:
     return next(known, None)
 
 
-def settings_of(config: Config, source: str) -> FamilySettings:
-    """Our settings for a config.json of one of FAMILIES. Raises UserError for whatever our models do not do."""
-    family = FAMILIES[config["model_type"]]
+def settings_of(config: Config, row: str, source: str) -> FamilySettings:
+    """Our settings for a config.json of that row of FAMILIES. Raises UserError for whatever our models do not do."""
+    family = FAMILIES[row]
     for key, allowed in family.fixed.items():
         if config.get(key, allowed[0]) not in allowed:
             mend = f"only models with {' or '.join(map(repr, allowed))} there can be loaded"

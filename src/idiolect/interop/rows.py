@@ -45,5 +45,7 @@ class Family:
     """The name a stored tensor should have, for files that leave a prefix out; None for one that no model needs."""
     absent: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Tensors that some folders lack, and the settings that say so of such a one."""
+    model_type: str = ""
+    """What config.json calls it, where that is not the row's own name: several rows can share one."""
     bare: tuple[str, str] | None = None
     """The prefix of the body's tensors, which files of the body alone leave out, and the class that opens those."""

@@ -94,8 +94,8 @@ class Network(nn.Module):
     """Longest sequence the model can read; None: no limit."""
     head: nn.Linear
     """Hidden vectors [..., D] → logits [..., V]."""
-    readout: tuple[str, ...] = ("head",)
-    """Modules that turn hidden vectors into tokens; a model that gives something else has no use for them."""
+    token_parts: tuple[str, ...] = ("head",)
+    """The modules after the body, for which a model that gives something else than tokens has no use."""
     normalised = True
     """Whether exp(score) is a probability."""
     refusal = ""

@@ -36,6 +36,7 @@ class Encoder(Network):
     """A transformer whose positions all read one another (Devlin et al. 2019, BERT, arXiv 1810.04805)."""
 
     settings: EncoderSettings
+    token_parts = ("transform", "head", "pooler")
     refusal = "fills in what is hidden: it looks into the future"
 
     def __init__(self, settings: EncoderSettings, vocabulary: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.settings import EncoderSettings, RecurrentSettings, Seq2SeqSettings, TransformerSettings
 from idiolect.plan.parameters import GATES, Settings, attention_matrices, mlp_matrices, recurrent_matrices
 
@@ -36,6 +37,8 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
     window shortens attention to the window. N-grams are counted, not trained: none. Of a sequence-to-sequence model
     half of the tokens are read and half are written, in sequences of `length` each.
     """
+    if isinstance(settings, LabelledSettings):  # the head's are too few to count
+        return flops_per_token(settings.base, 0, length, 0.0)
     if isinstance(settings, RecurrentSettings):
         D = settings.width
         return Flops(6 * (settings.layers * GATES[settings.kind] * 2 * D * D + vocabulary * D), 0)

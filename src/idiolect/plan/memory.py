@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from idiolect.adapt.settings import LabelledSettings
 from idiolect.errors import Exit, UserError
 from idiolect.models.settings import NGramSettings, RecurrentSettings, Seq2SeqSettings, TransformerSettings
 from idiolect.plan.parameters import Settings, attention_matrices, count, mlp_matrices
@@ -87,6 +88,8 @@ def training_memory(
         items = {"weights": kept, "counting": COUNTING_ROOM + tokens * COUNTING, "process": process}
         return Memory(_without_zeros(**items))
     N = count(model, vocabulary).total
+    if isinstance(model, LabelledSettings):  # the body's, and logits that are few
+        vocabulary, model = len(model.labels), model.base
     e = 4 if precision == "fp32" else 2
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
@@ -282,6 +285,10 @@ def check_fits(
 
 def _smaller(model: Settings, train: TrainSettings) -> Iterator[tuple[str, Settings, TrainSettings]]:
     """Recipes that need less, the least change first, with the overrides that make them."""
+    if isinstance(model, LabelledSettings):
+        for words, base, smaller in _smaller(model.base, train):
+            yield words, model.model_copy(update={"base": base}), smaller
+        return
     if isinstance(model, NGramSettings):
         for order in range(model.order - 1, 0, -1):
             yield f"model.order={order}", model.model_copy(update={"order": order}), train

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.settings import (
     EncoderSettings,
     NGramSettings,
@@ -17,7 +18,7 @@ from idiolect.models.settings import (
     TransformerSettings,
 )
 
-Settings = NGramSettings | RecurrentSettings | Seq2SeqSettings | TransformerSettings
+Settings = NGramSettings | RecurrentSettings | Seq2SeqSettings | TransformerSettings | LabelledSettings
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 OUTSIDE = ("embedding", "positions", "head")
 """Parts that grow with the vocabulary or the context; scaling laws leave them out of N."""
@@ -47,6 +48,8 @@ def count(settings: Settings, vocabulary: int, tokens: int | None = None) -> Par
     """The parameters of a model of these settings. `tokens` of training text bound what an n-gram can hold."""
     if isinstance(settings, NGramSettings):
         return _ngram(settings, vocabulary, tokens)
+    if isinstance(settings, LabelledSettings):
+        return _labelled(settings, vocabulary)
     if isinstance(settings, RecurrentSettings):
         return _recurrent(settings, vocabulary)
     if isinstance(settings, EncoderSettings):
@@ -95,6 +98,13 @@ def _recurrent(s: RecurrentSettings, V: int) -> Parameters:
         recurrent=L * (2 * G * D * D + biases),
         head=V if s.tied else V * D + V,
     )
+
+
+def _labelled(s: LabelledSettings, V: int) -> Parameters:
+    """Those of the body, D C + C for C labels, and D² + D for a layer in between."""
+    D, C = s.base.width, len(s.labels)
+    body = {name: n for name, n in count(s.base, V).parts.items() if name not in ("head", "transform")}
+    return _parts(**body, labels=D * C + C + (D * D + D if s.hidden != "none" else 0))
 
 
 def _seq2seq(s: Seq2SeqSettings, V: int) -> Parameters:

@@ -9,7 +9,6 @@ from idiolect.interop import folder
 from idiolect.models.ngram import NGram
 from idiolect.recipes import watch
 from idiolect.recipes.prepare import say
-from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 from idiolect.report import Report
 from idiolect.runs import Run
@@ -53,7 +52,7 @@ def finish(run: Run, stage: Stage, model: Any, steps: int, totals: watch.Totals,
         model.to("cpu")
     folder.save(run.model, model, stage.tokenizer, lineage)
     run.append_metrics({"step": steps, **{f"final.{key}": value for key, value in validation.items()}})
-    write_report(run, recipe, about)
+    write_report(run, stage, about)
     return {"run": str(run.folder), "model": str(run.model), "report": str(run.report), **about}
 
 
@@ -64,16 +63,14 @@ def parameters(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def write_report(run: Run, recipe: Recipe, about: dict[str, Any]) -> None:
+def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
     """report.html: the result beside the baselines, the curves, what the model wrote, and the recipe."""
     metrics = run.read_metrics()
-    report = Report(f"{recipe.model.kind}: {run.folder.resolve().name}")
+    report = Report(f"{stage.recipe.model.kind}: {run.folder.resolve().name}")
     validation = about["validation"]
     report.facts(
         {
-            "held-out loss (nats a token)": validation["loss"],
-            "perplexity": validation["perplexity"],
-            "bits per byte": validation["bits_per_byte"],
+            **{f"held-out {title(key)}": validation.get(key) for key in stage.curves},
             "parameters": about["parameters"],
             "steps": about["steps"],
             "tokens trained": about["tokens"],
@@ -81,25 +78,30 @@ def write_report(run: Run, recipe: Recipe, about: dict[str, Any]) -> None:
             "peak memory (bytes)": about["peak_memory_bytes"],
         }
     )
-    rows = [
-        ["this model", validation["bits_per_byte"]],
-        *([name, figures["bits_per_byte"]] for name, figures in about["baselines"].items()),
-    ]
-    report.table(["", "bits per byte of the held-out text"], rows, "Beside the baselines")
-    for title, keys in CURVES.items():
+    guesses = {"this model": validation, **about["baselines"]}
+    rows = [[name, *(figures.get(key) for key in stage.curves)] for name, figures in guesses.items()]
+    report.table(["", *map(title, stage.curves)], rows, "Beside the baselines")
+    for heading, keys in CURVES.items():
         series = {name: points(metrics, key) for name, key in keys.items()}
         if any(len(curve) > 1 for curve in series.values()):
-            report.chart(title, {name: curve for name, curve in series.items() if curve}, "step", title)
+            report.chart(heading, {name: curve for name, curve in series.items() if curve}, "step", heading)
     for line in metrics:
         if "sample" in line:
             report.text(f"Written at step {line['step']}", line["sample"])
-    report.text("Recipe", config.dump(recipe))
+    report.text("Recipe", config.dump(stage.recipe))
     report.write(run.report)
 
 
+def title(figure: str) -> str:
+    """A figure's key, for people."""
+    return "loss (nats)" if figure == "loss" else figure.replace("_", " ")
+
+
 CURVES = {
-    "loss (nats a token)": {"training": "loss", "validation": "validation.loss"},
+    "loss (nats)": {"training": "loss", "validation": "validation.loss"},
     "bits per byte": {"training": "bits_per_byte", "validation": "validation.bits_per_byte"},
+    "accuracy": {"validation": "validation.accuracy"},
+    "F1": {"macro": "validation.macro_f1", "entities": "validation.entity_f1"},
     "gradient norm": {"gradient": "norm"},
     "learning rate": {"rate": "learning_rate"},
     "tokens a second": {"speed": "tokens_per_second"},

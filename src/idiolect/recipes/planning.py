@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idiolect import devices
+from idiolect.data.settings import LabelsTask, TagsTask
 from idiolect.interop import families
 from idiolect.models.settings import NGramSettings
 from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import check_fits, training_memory
 from idiolect.plan.parameters import count
-from idiolect.recipes import load
+from idiolect.recipes import labels, load
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
@@ -32,17 +33,23 @@ def plan(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, Any]:
             tokens = sum(path.stat().st_size for path in recipe.data.train if path.is_file())
         known = f"a text of {tokens:,} bytes" if tokens else "no text yet"
         notes.append(f"these are upper bounds ({known}): what there is to count is known once it is counted")
-    return {**numbers(recipe, recipe.tokenizer.size, tokens), "notes": notes}
+    return {**numbers(recipe, model_of(recipe), recipe.tokenizer.size, tokens), "notes": notes}
 
 
-def numbers(recipe: Recipe, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
-    """The plan for a vocabulary and, for counting, that many tokens of text."""
-    parameters = count(recipe.model, vocabulary, tokens or None)
+def model_of(recipe: Recipe) -> Any:
+    """The settings of the model that is trained; of labels, whose number the text will tell, there are two."""
+    labelled = isinstance(recipe.doing, LabelsTask | TagsTask)
+    return labels.head_of(recipe, ("0", "1")) if labelled else recipe.model
+
+
+def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
+    """The plan for a model of these settings, a vocabulary and, for counting, that many tokens of text."""
+    parameters = count(model, vocabulary, tokens or None)
     machine = _machine(recipe)
-    memory = training_memory(recipe.model, recipe.train, vocabulary, tokens=tokens, **machine)
+    memory = training_memory(model, recipe.train, vocabulary, tokens=tokens, **machine)
     out: dict[str, Any] = {
         "family": recipe.model.kind,
-        "saved_as": saved_as(recipe),
+        "saved_as": families.match(model) or f"idiolect-{model.kind}",
         "parameters": parameters.total,
         "parameters_without_embeddings": parameters.inner,
         "parameters_are_a_bound": parameters.bound,
@@ -54,36 +61,31 @@ def numbers(recipe: Recipe, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
         trained = recipe.train.steps * recipe.train.batch_tokens
         out["tokens"] = trained
         out["tokens_per_parameter"] = trained / parameters.total
-        out["flops"] = flops_per_token(recipe.model, vocabulary).total * trained
+        out["flops"] = flops_per_token(model, vocabulary).total * trained
     return out
-
-
-def saved_as(recipe: Recipe) -> str:
-    """The model type of the folder the run will write: one that `transformers` opens, or one of our own."""
-    return families.match(recipe.model) or f"idiolect-{recipe.model.kind}"
 
 
 def check(recipe: Recipe) -> None:
     """Raises UserError (exit 7), saying what would fit, when a run of this recipe would need more than there is."""
     if not isinstance(recipe.model, NGramSettings):  # what counting needs is known once the text is
-        _check(recipe, recipe.tokenizer.size, 0)
+        _check(recipe, model_of(recipe), recipe.tokenizer.size, 0)
 
 
 def of_run(stage: Stage) -> dict[str, Any]:
     """The plan of a run whose text is known, with the fingerprints of what it goes out from; checked like `check`."""
     vocabulary = stage.tokenizer.size
-    _check(stage.recipe, vocabulary, stage.tokens)
+    _check(stage.recipe, stage.settings, vocabulary, stage.tokens)
     return {
-        **numbers(stage.recipe, vocabulary, stage.tokens),
+        **numbers(stage.recipe, stage.settings, vocabulary, stage.tokens),
         "vocabulary": vocabulary,
         "training_tokens": stage.tokens,
         "fingerprints": dict(stage.fingerprints),
     }
 
 
-def _check(recipe: Recipe, vocabulary: int, tokens: int) -> None:
+def _check(recipe: Recipe, model: Any, vocabulary: int, tokens: int) -> None:
     machine = _machine(recipe)
-    check_fits(recipe.model, recipe.train, vocabulary, _available(machine), tokens=tokens, **machine)
+    check_fits(model, recipe.train, vocabulary, _available(machine), tokens=tokens, **machine)
 
 
 def _available(machine: Mapping[str, Any]) -> int:

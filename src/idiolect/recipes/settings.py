@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import model_validator
 
 from idiolect.config import Settings
-from idiolect.data.settings import DataSettings, NextTokenTask, PairsTask, Task, TaskSettings
+from idiolect.data.settings import DataSettings, LabelsTask, NextTokenTask, PairsTask, TagsTask, Task, TaskSettings
 from idiolect.models.settings import ModelSettings
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.train.settings import (
@@ -23,6 +23,8 @@ CAUSAL = ("ngram", "rnn", "lstm", "gru", "decoder")
 MODELS: dict[type[Task], tuple[str, ...]] = {
     NextTokenTask: CAUSAL,
     PairsTask: ("seq2seq", "encoder-decoder"),
+    LabelsTask: ("encoder", *CAUSAL[1:]),
+    TagsTask: ("encoder", *CAUSAL[1:]),
 }
 """The model kinds that learn each task; the first task that lists a kind is what it learns unless told otherwise."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from idiolect.recipes import next_token, pairs
+from idiolect.recipes import labels, next_token, pairs
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
 TASKS: dict[str, Callable[[Recipe, Path], Stage]] = {
     "next-token": next_token.prepare,
     "pairs": pairs.prepare,
+    "labels": labels.prepare,
+    "tags": labels.prepare_tags,
 }
 """task.kind → what reads its data, learns its tokenizer into the run folder, and gives its stage."""
 

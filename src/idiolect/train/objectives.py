@@ -59,6 +59,16 @@ def masked(model: Any, batch: Batch) -> Loss:
     return Loss(_nats(model.head, hidden, batch.labels[chosen]), batch.count)
 
 
+def labels(model: Any, batch: Batch) -> Loss:
+    """Cross-entropy of labels, in nats: -sum log p(label | ids), one for a row [B] or one for each marked token [B, T].
+
+    The log "right" counts the labels that are the likeliest ones.
+    """
+    logits = model.logits(model.body(batch.ids, batch.lengths), batch.lengths)  # [B, C] or [B, T, C]
+    right = (logits.argmax(-1) == batch.labels).sum()  # IGNORE is no label's number
+    return Loss(cross_entropy(logits, batch.labels), batch.count, {"right": right})
+
+
 def _of_tokens(model: Any, hidden: Tensor, batch: Batch, token_bytes: Tensor | None) -> Loss:
     """The cross-entropy of the labels, [B, T], under the model's head over hidden [B, T, D]."""
     total = _nats(model.head, hidden, batch.labels)
