@@ -193,10 +193,24 @@ def own_cache(folder):
         (cache / "native").symlink_to(common)
 
 
+def pairs_of(folder):
+    """Some words beside a run's folder, each with what it is backwards."""
+    path = folder.parent / "pairs.jsonl"
+    if not path.exists():
+        words = dict.fromkeys(word for text in itertools.islice(library.documents(), 9) for word in text.split()[:40])
+        files.write_text(path, "\n".join(json.dumps({"source": word, "target": word[::-1]}) for word in words))
+    return path
+
+
+DATA = {"seq2seq": pairs_of}
+"""What the kinds of model learn from that do not learn from a text."""
+
+
 def arguments(folder, kind, *overrides):
     """What `idiolect` is called with to train a small model."""
     settings = [key for key in SMALL if kind != "ngram" or not key.startswith("model.")]
-    return ["train", "gpt", f"data.train={text_of(folder)}", f"model.kind={kind}", *settings, *overrides, "-o", folder]
+    data = DATA.get(kind, text_of)(folder)
+    return ["train", "gpt", f"data.train={data}", f"model.kind={kind}", *settings, *overrides, "-o", folder]
 
 
 def train(folder, kind, *overrides):
