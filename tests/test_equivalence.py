@@ -5,7 +5,13 @@ import torch
 
 from idiolect.models import stepping
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings, Seq2SeqSettings
+from idiolect.models.settings import (
+    CbowSettings,
+    DecoderSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+)
 
 V, B, T, S = 23, 5, 17, 13
 TOLERANCE = 1e-5
@@ -34,6 +40,8 @@ SETTINGS = {
     "residual": DecoderSettings(
         layers=2, heads=2, width=12, context=19, norm_place="residual", norm="layer", mlp="gelu-exact"
     ),
+    "cbow": CbowSettings(width=13, window=5, left_only=True, loss="softmax"),
+    "last-word": CbowSettings(width=13, window=1, left_only=True, loss="softmax"),
     "bare": DecoderSettings(layers=1, heads=1, width=7, context=19, position="none", mlp="relu"),
 }
 SETTINGS |= {f"{name} by torch": s for name, s in SETTINGS.items() if s.kind == "decoder"}  # without the kernel

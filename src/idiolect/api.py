@@ -29,6 +29,7 @@ VERBS = {
     "generate": "idiolect.decode.verbs",
     "explore": "idiolect.decode.verbs",
     "classify": "idiolect.decode.classify",
+    "neighbours": "idiolect.decode.neighbours",
     "score": "idiolect.evaluate.verbs",
     "evaluate": "idiolect.evaluate.verbs",
     "export_model": "idiolect.interop.verbs",

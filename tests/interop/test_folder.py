@@ -24,7 +24,7 @@ from idiolect.interop.families import match
 from idiolect.interop.folder import load, save
 from idiolect.models.build import build
 from idiolect.models.ngram import NGram
-from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import CbowSettings, DecoderSettings, NGramSettings, RecurrentSettings
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 
@@ -168,6 +168,7 @@ OTHERS = {
     "idiolect-lstm": RecurrentSettings(kind="lstm", layers=2, width=11, dropout=0.3),
     "idiolect-gru": RecurrentSettings(kind="gru", width=11, tied=True),
     "idiolect-rnn": RecurrentSettings(kind="rnn", width=11, nonlinearity="logistic"),
+    "idiolect-cbow": CbowSettings(width=11, window=3),
     "idiolect-decoder": DecoderSettings(layers=1, heads=1, width=6, norm="layer", window=5),
 }
 

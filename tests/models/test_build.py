@@ -9,7 +9,14 @@ import torch
 from idiolect.models.build import KINDS, build
 from idiolect.models.contract import LanguageModel, State
 from idiolect.models.score import score
-from idiolect.models.settings import DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings, Seq2SeqSettings
+from idiolect.models.settings import (
+    CbowSettings,
+    DecoderSettings,
+    EncoderSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+)
 
 V = 31
 SETTINGS = {
@@ -20,6 +27,7 @@ SETTINGS = {
     "seq2seq": Seq2SeqSettings(width=5),
     "decoder": DecoderSettings(layers=2, heads=1, width=6, position="learned"),
     "encoder": EncoderSettings(layers=2, heads=1, width=6, position="learned"),
+    "cbow": CbowSettings(width=5, left_only=True, loss="softmax"),
 }
 NEURAL = [kind for kind in SETTINGS if kind != "ngram"]
 SOURCED = ("seq2seq",)
@@ -63,7 +71,7 @@ def test_a_parameter_is_drawn_by_its_name():
     assert torch.equal(shallow.embedding.weight, deep.embedding.weight)
 
 
-@pytest.mark.parametrize("kind", NEURAL)
+@pytest.mark.parametrize("kind", [kind for kind in NEURAL if "tied" in type(SETTINGS[kind]).model_fields])
 def test_tied_and_untied_heads(kind):
     tied, apart = (build(SETTINGS[kind].model_copy(update={"tied": flag}), V) for flag in (True, False))
     assert tied.head.weight is tied.embedding.weight

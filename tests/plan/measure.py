@@ -10,7 +10,7 @@ import torch
 from idiolect import seeds
 from idiolect.data.batch import Batch
 from idiolect.models.build import build
-from idiolect.models.settings import FAMILIES
+from idiolect.models.settings import FAMILIES, CbowSettings
 from idiolect.train import loop, objectives, optimisers
 from idiolect.train.settings import Resolved, TrainSettings
 
@@ -32,6 +32,11 @@ def main() -> None:
 
     def batch_at(step: int) -> list[Batch]:
         generator = seeds.generator(0, "batch", step)
+        if isinstance(settings, CbowSettings):
+            places = train.batch_tokens // train.micro_batches
+            ids, negatives = torch.randint(0, V, (places, 10)), torch.randint(0, V, (places, settings.negatives))
+            batch = Batch(ids, ids[:, 0], lengths=torch.full((places,), 10), negatives=negatives)
+            return [batch] * train.micro_batches
         drawn = [
             torch.randint(0, V, (rows, settings.context + 1), generator=generator) for _ in range(train.micro_batches)
         ]
@@ -45,7 +50,9 @@ def main() -> None:
     model = build(settings, V)
     model.activation_checkpointing = train.activation_checkpointing
     optimizer = optimisers.build(model, train)
-    objective = {"encoder": objectives.masked, "seq2seq": objectives.translate}.get(kind, objectives.next_token)
+    objective = {"encoder": objectives.masked, "seq2seq": objectives.translate, "cbow": objectives.neighbours}.get(
+        kind, objectives.next_token
+    )
     loop.fit(model, batch_at, objective, optimizer, lambda i: 1.0, settings=train, resolved=Resolved())
     print(resident("VmHWM") - before)
 

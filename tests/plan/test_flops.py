@@ -5,8 +5,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from idiolect.data.batch import Batch
 from idiolect.models.build import build
 from idiolect.models.settings import (
+    CbowSettings,
     DecoderSettings,
     EncoderSettings,
     NGramSettings,
@@ -14,6 +16,7 @@ from idiolect.models.settings import (
     Seq2SeqSettings,
 )
 from idiolect.plan.flops import Flops, flops_per_token, mfu
+from idiolect.train.objectives import neighbours
 
 B, T, V = 3, 17, 29
 
@@ -85,3 +88,21 @@ def test_mfu_by_hand():
     assert mfu(70.9e6, 3198, 343e9) == pytest.approx(0.661, abs=5e-4)
     with pytest.raises(ValueError, match="rate"):
         mfu(1, 1, 0)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "negative"])
+@pytest.mark.parametrize("mode", ["cbow", "skipgram"])
+def test_word_vectors_do_the_products_of_their_labels(mode, loss):
+    """An inner place: one label, or with skip-gram 2 W; with windows drawn from 1 to W that is W + 1 on average."""
+    settings = CbowSettings(width=8, window=3, mode=mode, loss=loss, negatives=4, dynamic_window=False)
+    model = build(settings, V)
+    labels = 6 if mode == "skipgram" else 1
+    ids = torch.zeros(B * labels, 6 if labels == 1 else 1, dtype=torch.int64)
+    negatives = None if loss == "softmax" else torch.zeros(B * labels, 4, dtype=torch.int64)
+    batch = Batch(ids, ids[:, 0], lengths=torch.full((B * labels,), ids.shape[1]), negatives=negatives)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        neighbours(model, batch).total.backward()
+    assert flops_per_token(settings, V).total * B == counter.get_total_flops()
+    drawn = settings.model_copy(update={"dynamic_window": True})
+    assert flops_per_token(drawn, V).total * labels == flops_per_token(settings, V).total * (4 if labels == 6 else 1)

@@ -243,8 +243,9 @@ def test_counting_takes_no_more_than_estimated():
             "model": {"kind": "encoder", "layers": 4, "heads": 4, "width": 256, "context": 128, **BERT},
             "train": {"batch_tokens": 2048},
         },
+        {"model": {"kind": "cbow", "width": 300}, "train": {"batch_tokens": 8192}},
     ],
-    ids=["decoder", "lstm", "seq2seq", "muon", "encoder"],
+    ids=["decoder", "lstm", "seq2seq", "muon", "encoder", "cbow"],
 )
 def test_the_estimate_covers_what_a_process_really_takes(asked):
     """It covers the growth, and is not uselessly high."""

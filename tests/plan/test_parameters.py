@@ -12,6 +12,7 @@ from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.build import build
 from idiolect.models.settings import (
     FAMILIES,
+    CbowSettings,
     DecoderSettings,
     EncoderSettings,
     NGramSettings,
@@ -101,6 +102,12 @@ def test_a_recurrent_encoder_and_decoder_holds_what_the_formula_says(
     for part in ("encoder", "attention", "readout"):
         module = getattr(model, part) or torch.nn.Identity()
         assert parts.get(part, 0) == sum(p.numel() for p in module.parameters())
+
+
+def test_word_vectors_are_two_for_each_word():
+    model = build(CbowSettings(width=13), 101, device="meta")
+    assert count(CbowSettings(width=13), 101).parts == {"embedding": 1313, "head": 1313}
+    assert sum(p.numel() for p in model.parameters()) == 2626
 
 
 def test_an_lstm_by_hand():

@@ -27,6 +27,7 @@ VERBS = {
     "generate": "Continue a prompt.",
     "explore": "Decoding strategies side by side, and the next-token distribution before and after reshaping.",
     "classify": "The label of a text, or the tag of each of its words.",
+    "neighbours": "The words whose vectors are nearest to a word's, and analogies between words.",
     "score": "Log-probability, perplexity and bits per byte of a text.",
     "evaluate": "Score models on a file, beside the baselines.",
     "export": "Write a model in another format.",

@@ -295,6 +295,33 @@ def classify(model: Path, text: str, /, *, precision: KeptIn = "stored", json: J
     show.classified(api.classify(model, show.text_or_stdin(text), precision=precision), json)
 
 
+def neighbours(
+    model: Path,
+    /,
+    *words: str,
+    plus: Sequence[str] = (),
+    minus: Sequence[str] = (),
+    top: int = 10,
+    json: Json = False,
+) -> None:
+    """Show the words whose vectors are nearest to those of given words: king --minus man --plus woman.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder; any family but n-grams.
+    words
+        Words; each gets a list of its own, unless plus or minus are given.
+    plus
+        Words whose vectors are added.
+    minus
+        Words whose vectors are taken away.
+    top
+        How many words to show.
+    """
+    show.table(api.neighbours(model, words, plus=plus, minus=minus, top=top), json)
+
+
 def score(
     model: Path,
     text: str,

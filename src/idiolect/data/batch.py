@@ -36,6 +36,8 @@ class Batch:
     """What is read before the ids are written: int64 ids [B, S] or float frames [B, S, F]; padding at the right."""
     source_lengths: Tensor | None = None
     """int64 [B] real positions of each source."""
+    negatives: Tensor | None = None
+    """int64 [B, K] drawn ids that are learnt to be no labels."""
 
     @property
     def count(self) -> int:

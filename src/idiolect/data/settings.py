@@ -82,5 +82,12 @@ class TagsTask(Settings):
     """Share of activations dropped before the tags while training."""
 
 
-Task = NextTokenTask | PairsTask | LabelsTask | TagsTask
+class NeighboursTask(Settings):
+    """A word from the words around it, or they from it (see `model.mode`); of a left_only model, from those before."""
+
+    kind: Literal["neighbours"] = "neighbours"
+    """The task."""
+
+
+Task = NextTokenTask | PairsTask | LabelsTask | TagsTask | NeighboursTask
 TaskSettings = Annotated[Task, Field(discriminator="kind")]

@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from idiolect import seeds
+from idiolect.models.cbow import Cbow
 from idiolect.models.contract import Network
 from idiolect.models.decoder import Decoder
 from idiolect.models.encoder import Encoder
@@ -25,6 +26,7 @@ KINDS: dict[str, Any] = {
     "seq2seq": Seq2Seq,
     "decoder": Decoder,
     "encoder": Encoder,
+    "cbow": Cbow,
 }
 """What is built for each model.kind: a class of (settings, vocabulary); but for the n-gram, a `Network`."""
 

@@ -117,6 +117,44 @@ class Seq2SeqSettings(FamilySettings):
         return [vocabulary * E, D * D, D * E, (self.source_features or 0) * E]
 
 
+class CbowSettings(FamilySettings):
+    """Word vectors learnt from the words around them (word2vec)."""
+
+    kind: Literal["cbow"] = "cbow"
+    """The family."""
+    layers: ClassVar[int] = 0  # nothing lies between input and output vectors,
+    tied: ClassVar[bool] = False  # which are two sets
+    width: int = Field(default=100, ge=1)
+    """Width of a word's vector."""
+    window: int = Field(default=5, ge=1, le=256)
+    """Words taken on each side of a place; with left_only, the words before it."""
+    mode: Literal["cbow", "skipgram"] = "cbow"
+    """cbow predicts a word from the mean of those around it, skipgram each word around from the one in the middle."""
+    loss: Literal["negative", "softmax"] = "negative"
+    """negative: tell the true word from drawn ones; softmax: its probability among all words, slower by far."""
+    negatives: int = Field(default=5, ge=1)
+    """Words drawn against each true one by the loss `negative`."""
+    subsample: float = Field(default=1e-3, ge=0)
+    """Occurrences of a word whose share of the text, f, is above this are left out with probability 1 - √(this / f);
+    0 leaves none out. Of no effect with left_only, which has to learn how frequent words are."""
+    dynamic_window: bool = True
+    """Draw the window of each place from 1 to `window`, so that near words count more. Of no effect with left_only."""
+    left_only: bool = False
+    """Only the words before a place: the model can then continue texts. For mode = "cbow" and loss = "softmax"."""
+    context: int = CONTEXT
+    """Tokens in a training row of a left_only model."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.left_only and (self.mode, self.loss) != ("cbow", "softmax"):
+            raise ValueError('left_only continues texts, which takes mode = "cbow" and loss = "softmax"')
+        return self
+
+    def matrices(self, vocabulary: int) -> list[int]:
+        """As in every family."""
+        return [vocabulary * self.width]
+
+
 class TransformerSettings(FamilySettings):
     """What transformers of every shape share: blocks of attention and an MLP on a residual stream."""
 
@@ -250,9 +288,10 @@ FAMILIES: dict[str, type[FamilySettings]] = {
     "seq2seq": Seq2SeqSettings,
     "decoder": DecoderSettings,
     "encoder": EncoderSettings,
+    "cbow": CbowSettings,
 }
 """The settings of each model.kind."""
 
-NetworkSettings = RecurrentSettings | Seq2SeqSettings | DecoderSettings | EncoderSettings
+NetworkSettings = RecurrentSettings | Seq2SeqSettings | DecoderSettings | EncoderSettings | CbowSettings
 """Of the families that have weights and are trained in steps."""
 ModelSettings = Annotated[NGramSettings | NetworkSettings, Field(discriminator="kind")]

@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from idiolect.adapt.settings import LabelledSettings
-from idiolect.models.settings import EncoderSettings, RecurrentSettings, Seq2SeqSettings, TransformerSettings
+from idiolect.models.settings import (
+    CbowSettings,
+    EncoderSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+    TransformerSettings,
+)
 from idiolect.plan.parameters import GATES, Settings, attention_matrices, mlp_matrices, recurrent_matrices
 
 
@@ -35,7 +41,8 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
     Kaplan et al. 2020, section 2.1 (C ≈ 6 N D), with the head and attention added as in Chowdhery et al. 2022
     (PaLM), appendix B. Norms, activations and the optimiser are left out (together about a hundredth). A sliding
     window shortens attention to the window. N-grams are counted, not trained: none. Of a sequence-to-sequence model
-    half of the tokens are read and half are written, in sequences of `length` each.
+    half of the tokens are read and half are written, in sequences of `length` each. Of word vectors a token is
+    a place, whose words are multiplied with the output vectors of the vocabulary or of the drawn words.
     """
     if isinstance(settings, LabelledSettings):  # the head's are too few to count
         return flops_per_token(settings.base, 0, length, 0.0)
@@ -51,6 +58,12 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
             head += settings.width**2
         matrices = attention_matrices(settings) + mlp_matrices(settings) + round(predicted * head)
         return Flops(6 * matrices, 12 * settings.layers * settings.heads * settings.d_head * span)
+    if isinstance(settings, CbowSettings):
+        labels = 1.0  # of a place
+        if settings.mode == "skipgram":
+            labels = settings.window + 1 if settings.dynamic_window else 2 * settings.window
+        against = vocabulary if settings.loss == "softmax" else 1 + settings.negatives
+        return Flops(int(6 * labels * against * settings.width), 0)
     return Flops(0, 0)
 
 

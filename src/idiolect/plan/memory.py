@@ -15,7 +15,13 @@ from dataclasses import dataclass
 
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.errors import Exit, UserError
-from idiolect.models.settings import NGramSettings, RecurrentSettings, Seq2SeqSettings, TransformerSettings
+from idiolect.models.settings import (
+    CbowSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+    TransformerSettings,
+)
 from idiolect.plan.parameters import Settings, attention_matrices, count, mlp_matrices
 from idiolect.train.settings import TrainSettings
 
@@ -29,7 +35,7 @@ FEWEST_ROWS = 2048
 """Rows of logits that a chunk has at least; likewise."""
 TOGETHER = 1 << 24
 """Most numbers that Muon iterates at once; `train.optimisers` owns it, a test holds them equal."""
-FRAGMENTS = {"decoder": 0.75, "encoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2, "seq2seq": 0.2}
+FRAGMENTS = {"decoder": 0.75, "encoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2, "seq2seq": 0.2, "cbow": 0.4}
 """Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
 MIXED = 1.5
 """… and this much more where they come and go between others that stay: micro-batches, recomputed layers."""
@@ -87,6 +93,8 @@ def training_memory(
         kept = count(model, vocabulary, tokens).total * STORED
         items = {"weights": kept, "counting": COUNTING_ROOM + tokens * COUNTING, "process": process}
         return Memory(_without_zeros(**items))
+    if isinstance(model, CbowSettings):
+        return _word_vectors(model, train, vocabulary, device, process)
     N = count(model, vocabulary).total
     if isinstance(model, LabelledSettings):  # the body's, and logits that are few
         vocabulary, model = len(model.labels), model.base
@@ -118,6 +126,27 @@ def training_memory(
     passing = items["activations"] + items["backward"] + items["logits"]
     items |= {"fragments": int(share * passing), "framework": FRAMEWORK[device], "process": process}
     return Memory(_without_zeros(**items))
+
+
+def _word_vectors(s: CbowSettings, train: TrainSettings, V: int, device: str, process: int) -> Memory:
+    """A matrix of input and one of output vectors, and for each label the vectors that it is told from."""
+    places, D, N = -(-train.batch_tokens // train.micro_batches), s.width, 2 * V * s.width
+    labels = places if s.mode == "cbow" else places * 2 * s.window
+    drawn = 0 if s.loss == "softmax" else labels * (1 + s.negatives)
+    around = labels if s.mode == "skipgram" else places * (s.context if s.left_only else 2 * s.window)
+    summed = 4 * places * D * (2 + s.window) if s.left_only else 0  # the mean, a word at a time
+    items = _without_zeros(
+        weights=4 * N,
+        gradients=4 * N,
+        optimizer=_optimizer(s, train, N),
+        activations=4 * D * (drawn + 2 * labels) + summed,
+        backward=4 * D * (drawn + labels),
+        logits=0 if drawn else _logits(s, V, labels, 4, device, False, False),
+        batch=2 * 8 * train.micro_batches * (around + drawn),
+    )
+    passing = items["activations"] + items["backward"] + items.get("logits", 0)
+    share = FRAGMENTS["cbow"] if device == "cpu" else FRAGMENTS_ELSEWHERE
+    return Memory(items | {"fragments": int(share * passing), "framework": FRAMEWORK[device], "process": process})
 
 
 def _cast_still(s: Network) -> int:
@@ -207,7 +236,7 @@ def _ends(s: RecurrentSettings | TransformerSettings, B: int, T: int, packed: bo
     return n * (8 + 4 * D * (vectors + (1 if s.dropout else 0)) + rotations)
 
 
-def _logits(s: Network, V: int, n: int, e: int, device: str, fused: bool, products: bool) -> int:
+def _logits(s: Network | CbowSettings, V: int, n: int, e: int, device: str, fused: bool, products: bool) -> int:
     """A chunk of logits with its probabilities, and the head's gradient, which the chunked path makes at once."""
     rows, width = max(FEWEST_ROWS, CHUNK[device] // V), s.width
     if isinstance(s, Seq2SeqSettings):
@@ -221,11 +250,11 @@ def _logits(s: Network, V: int, n: int, e: int, device: str, fused: bool, produc
     return rows * V * (e + 4 + (0 if e == 4 else e)) + (2 if s.tied else 1) * 4 * V * width
 
 
-def _optimizer(s: Network, train: TrainSettings, N: int) -> int:
+def _optimizer(s: Network | CbowSettings, train: TrainSettings, N: int) -> int:
     """The optimiser's state, and what its step works with."""
     if train.optimizer == "sgd":
         return 4 * N if train.momentum else 0
-    if train.optimizer == "adamw":
+    if train.optimizer == "adamw" or isinstance(s, CbowSettings):  # which has nothing for Muon, as its build will say
         return 8 * N
     inner = _matrices(s)
     largest = s.width * (s.d_mlp if isinstance(s, TransformerSettings) else s.width * 4)
@@ -292,6 +321,10 @@ def _smaller(model: Settings, train: TrainSettings) -> Iterator[tuple[str, Setti
     if isinstance(model, NGramSettings):
         for order in range(model.order - 1, 0, -1):
             yield f"model.order={order}", model.model_copy(update={"order": order}), train
+        return
+    if isinstance(model, CbowSettings):
+        for m in (2**power for power in range(1, train.batch_tokens.bit_length())):
+            yield f"train.micro_batches={m}", model, train.model_copy(update={"micro_batches": m})
         return
     rows = max(1, train.batch_tokens // model.context)
     splits = [m for m in range(train.micro_batches + 1, rows + 1) if rows % m == 0]

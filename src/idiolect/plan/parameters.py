@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.settings import (
+    CbowSettings,
     EncoderSettings,
     NGramSettings,
     RecurrentSettings,
@@ -18,7 +19,7 @@ from idiolect.models.settings import (
     TransformerSettings,
 )
 
-Settings = NGramSettings | RecurrentSettings | Seq2SeqSettings | TransformerSettings | LabelledSettings
+Settings = NGramSettings | RecurrentSettings | Seq2SeqSettings | CbowSettings | TransformerSettings | LabelledSettings
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 OUTSIDE = ("embedding", "positions", "head")
 """Parts that grow with the vocabulary or the context; scaling laws leave them out of N."""
@@ -56,6 +57,8 @@ def count(settings: Settings, vocabulary: int, tokens: int | None = None) -> Par
         return _encoder(settings, vocabulary)
     if isinstance(settings, Seq2SeqSettings):
         return _seq2seq(settings, vocabulary)
+    if isinstance(settings, CbowSettings):  # input vectors, and output vectors
+        return _parts(embedding=vocabulary * settings.width, head=vocabulary * settings.width)
     return _decoder(settings, vocabulary)
 
 

@@ -7,7 +7,16 @@ from typing import Self
 from pydantic import model_validator
 
 from idiolect.config import Settings
-from idiolect.data.settings import DataSettings, LabelsTask, NextTokenTask, PairsTask, TagsTask, Task, TaskSettings
+from idiolect.data.settings import (
+    DataSettings,
+    LabelsTask,
+    NeighboursTask,
+    NextTokenTask,
+    PairsTask,
+    TagsTask,
+    Task,
+    TaskSettings,
+)
 from idiolect.models.settings import ModelSettings
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.train.settings import (
@@ -25,6 +34,7 @@ MODELS: dict[type[Task], tuple[str, ...]] = {
     PairsTask: ("seq2seq", "encoder-decoder"),
     LabelsTask: ("encoder", *CAUSAL[1:]),
     TagsTask: ("encoder", *CAUSAL[1:]),
+    NeighboursTask: ("cbow",),
 }
 """The model kinds that learn each task; the first task that lists a kind is what it learns unless told otherwise."""
 

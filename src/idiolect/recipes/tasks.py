@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from idiolect.recipes import labels, next_token, pairs
+from idiolect.recipes import labels, neighbours, next_token, pairs
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
@@ -14,6 +14,7 @@ TASKS: dict[str, Callable[[Recipe, Path], Stage]] = {
     "pairs": pairs.prepare,
     "labels": labels.prepare,
     "tags": labels.prepare_tags,
+    "neighbours": neighbours.prepare,
 }
 """task.kind → what reads its data, learns its tokenizer into the run folder, and gives its stage."""
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.data.batch import IGNORE, Batch
@@ -67,6 +69,27 @@ def labels(model: Any, batch: Batch) -> Loss:
     logits = model.logits(model.body(batch.ids, batch.lengths), batch.lengths)  # [B, C] or [B, T, C]
     right = (logits.argmax(-1) == batch.labels).sum()  # IGNORE is no label's number
     return Loss(cross_entropy(logits, batch.labels), batch.count, {"right": right})
+
+
+def neighbours(model: Any, batch: Batch) -> Loss:
+    """Words from the words around them, in nats a label: the full softmax, or negative sampling where words are drawn.
+
+    softmax    -log softmax(V h)[w]
+    negative   -log σ(v_w · h) - Σ over k of log σ(-v_k · h)     (Mikolov et al. 2013, arXiv 1310.4546, eq. 4)
+      h        the mean input vector of the row's words [B, D];  v  output vectors, the rows of V
+      w, k     the label, and the words drawn against it; one that is the label itself does not count, as in word2vec
+    """
+    hidden = model.bag(batch.ids, batch.lengths)
+    if batch.negatives is None:
+        return Loss(linear_cross_entropy(hidden, model.head.weight, None, batch.labels), batch.count)
+    words = torch.cat((batch.labels[:, None], batch.negatives), dim=1)  # [B, 1 + K]
+    vectors = F.embedding(words, model.head.weight)  # [B, 1 + K, D]
+    with torch.autocast(hidden.device.type, enabled=False):  # each vector is read once: narrower ones gain nothing
+        scores = torch.einsum("bkd,bd->bk", vectors, hidden)
+    losses = torch.cat((F.softplus(-scores[:, :1]), F.softplus(scores[:, 1:])), dim=1)  # -log σ(x) = softplus(-x)
+    again = batch.negatives == batch.labels[:, None]
+    losses[:, 1:] = losses[:, 1:].masked_fill(again, 0)
+    return Loss(losses.sum(), batch.count)
 
 
 def _of_tokens(model: Any, hidden: Tensor, batch: Batch, token_bytes: Tensor | None) -> Loss:
