@@ -27,6 +27,7 @@ VERBS = {
     "compare_runs": "idiolect.recipes.runs",
     "plot_runs": "idiolect.recipes.runs",
     "generate": "idiolect.decode.verbs",
+    "translate": "idiolect.decode.verbs",
     "explore": "idiolect.decode.verbs",
     "classify": "idiolect.decode.classify",
     "neighbours": "idiolect.decode.neighbours",

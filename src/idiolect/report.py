@@ -16,6 +16,8 @@ from typing import Any, Self
 from idiolect import files
 
 Points = Sequence[tuple[float, float]]
+Axes = tuple[str, str]
+"""The names of the rows and of the columns of a heat map."""
 Place = Callable[[tuple[float, float]], tuple[float, float]]
 
 WIDTH, HEIGHT = 720, 360
@@ -43,7 +45,7 @@ CHART_STYLE = (
     "svg .key{fill:var(--ink)}svg .grid{stroke:var(--line)}svg .axis{stroke:var(--soft)}"
     "svg .curve{fill:none;stroke-width:1.8;stroke-linejoin:round}svg .stroke{stroke-width:4}svg .value{font-size:10px}"
     "svg .spot{fill:transparent;stroke:none}svg .spot:hover{fill:var(--ink)}svg .end{text-anchor:end}"
-    "svg .middle{text-anchor:middle}"
+    "svg .middle{text-anchor:middle}svg .cell:hover{stroke:var(--ink);stroke-width:1.5}"
     + "".join(f".s{i}{{stroke:var(--s{i})}}.f{i}{{fill:var(--s{i})}}" for i in range(COLOURS))
 )
 PAGE_STYLE = (
@@ -80,6 +82,12 @@ class Report:
     def bars(self, title: str, labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> Self:
         """A bar chart; see `svg_bars`."""
         return self._add("", f"<figure>{svg_bars(title, labels, series)}</figure>")
+
+    def heat(
+        self, title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], axes: Axes
+    ) -> Self:
+        """A heat map; see `svg_heat`."""
+        return self._add("", f'<figure class="scroll">{svg_heat(title, rows, columns, values, axes)}</figure>')
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Self:
         """A table; columns whose cells are all numbers or missing are set to the right, a missing cell is a dash."""
@@ -167,6 +175,42 @@ def svg_bars(title: str, labels: Sequence[str], series: Mapping[str, Sequence[fl
     return _svg(title, TOP + extra + len(names) * row + 4, "".join(parts), standalone)
 
 
+def svg_heat(
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    axes: Axes,
+    standalone: bool = False,
+) -> str:
+    """A heat map as SVG: a square for each of rows x columns, the darker the nearer its value is to 1, from 0.
+
+    Both axes have their labels, tokens with their white space made visible; hovering a square shows all three.
+    """
+    down, across = [_shortened(visible(row), 20) for row in rows], [_shortened(visible(c), 20) for c in columns]
+    left = 24 + max(map(_text_width, down), default=0)
+    top = 52 + 0.87 * max(map(_text_width, across), default=0)  # the sine of 60 degrees
+    side = min(30.0, max(14.0, (WIDTH - left - RIGHT) / max(1, len(columns))))
+    width, height = left + side * len(columns) + 60, top + side * len(rows) + 8
+    parts = [f'<text x="0" y="34">{_safe(axes[0])} ↓</text><text x="{left:.0f}" y="34">{_safe(axes[1])} →</text>']
+    for i, name in enumerate(down):
+        parts.append(
+            f'<text x="{left - 7:.1f}" y="{top + (i + 0.5) * side + 4:.1f}" class="end key">{_safe(name)}</text>'
+        )
+    for j, name in enumerate(across):
+        at = f"{left + (j + 0.5) * side + 4:.1f} {top - 7:.1f}"
+        parts.append(f'<text transform="translate({at}) rotate(-60)" class="key">{_safe(name)}</text>')
+    for i, line in enumerate(values):
+        for j, value in enumerate(line):
+            words = _safe(f"{visible(rows[i])} reads {visible(columns[j])}: {value:.3f}")
+            parts.append(
+                f'<rect x="{left + j * side:.1f}" y="{top + i * side:.1f}" width="{side - 1:.1f}" '
+                f'height="{side - 1:.1f}" class="f0 cell" fill-opacity="{0.04 + 0.96 * value:.3f}">'
+                f"<title>{words}</title></rect>"
+            )
+    return _svg(title, height, "".join(parts), standalone, max(width, WIDTH))
+
+
 def shown(value: Any) -> str:
     """A value as people read it: four significant digits of a fraction, thousands apart, a dash when missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -194,10 +238,10 @@ def _cell(tag: str, text: str, right: bool) -> str:
     return f"<{tag}{' class=number' if right else ''}>{_safe(text)}</{tag}>"
 
 
-def _svg(title: str, height: float, inner: str, standalone: bool) -> str:
-    view, ground = f"0 0 {WIDTH} {height:.0f}", ""
+def _svg(title: str, height: float, inner: str, standalone: bool, width: float = WIDTH) -> str:
+    view, ground = f"0 0 {width:.0f} {height:.0f}", ""
     if standalone:
-        view = f"-16 -12 {WIDTH + 32} {height + 24:.0f}"
+        view = f"-16 -12 {width + 32:.0f} {height + 24:.0f}"
         back = '<rect x="-16" y="-12" width="100%" height="100%" style="fill:var(--paper)"/>'
         ground = f"<style>{VARIABLES}{CHART_STYLE}</style>{back}"
     return (

@@ -69,6 +69,15 @@ def test_lines_of_two_plain_files_belong_together(tmp_path):
     assert found(en, beside=(de,)) == [{"en": "one", "de": "eins"}, {"en": "three", "de": "drei"}]
 
 
+def test_a_file_beside_another_may_have_any_name(tmp_path):
+    """Such as the language; in a folder, as everywhere, the name says what is text."""
+    (tmp_path / "x").mkdir()
+    en, de = write(tmp_path / "x" / "train.en", "one\n"), write(tmp_path / "train.de", "eins\n")
+    assert found(en, beside=(de,)) == [{"en": "one", "de": "eins"}]
+    with pytest.raises(UserError, match="no kind"):
+        found(tmp_path / "x", beside=(de,))
+
+
 @pytest.mark.parametrize(
     ("files", "fields", "beside", "problem"),
     [

@@ -231,8 +231,8 @@ def evaluated(result: Mapping[str, Any], as_json: bool) -> None:
     table(result, as_json)
 
 
-def explored(result: Mapping[str, Any], as_json: bool) -> None:
-    """Strategies side by side."""
+def text(result: Mapping[str, Any], as_json: bool) -> None:
+    """A result whose "text" says it all to people."""
     if as_json:
         json_object(result)
     else:

@@ -25,6 +25,7 @@ KeptIn = Annotated[
 ]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Flat = Parameter(name="*")
+EXPLORED = DecodeSettings(max_tokens=40)
 
 
 def quickstart(*, out: Out = Path("quickstart"), seed: int = 0, json: Json = False) -> int:
@@ -253,14 +254,46 @@ def generate(
         show.streamed(prompt, pieces)
 
 
+def translate(
+    model: Path,
+    text: str,
+    /,
+    *,
+    settings: Annotated[DecodeSettings, Flat] = DecodeSettings(temperature=0),  # noqa: B008
+    file: bool = False,
+    attention: bool = False,
+    precision: KeptIn = "stored",
+    json: Json = False,
+) -> None:
+    """Answer a text with a sequence-to-sequence model: translate it, or whatever the model has learnt.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder.
+    text
+        The text; `-` reads it from standard input.
+    file
+        TEXT is the name of a file, each line of which is answered by a line.
+    attention
+        With --json, add the weights of the attention: for each token of the answer, what was read of the text.
+    """
+    if attention and not json:
+        raise UserError("the weights are numbers for --json", "add --json, or draw them: explore --attention FILE")
+    text = text if file else show.text_or_stdin(text)
+    show.text(api.translate(model, text, settings, file=file, attention=attention, precision=precision), json)
+
+
 def explore(
     model: Path,
     prompt: str = "",
     /,
     *,
-    settings: Annotated[DecodeSettings, Flat] = DecodeSettings(max_tokens=40),  # noqa: B008
+    settings: Annotated[DecodeSettings, Flat] = EXPLORED,
     candidates: Sequence[str] = (),
     html: Path | None = None,
+    attention: Path | None = None,
+    target: str | None = None,
     precision: KeptIn = "stored",
     json: Json = False,
 ) -> None:
@@ -276,10 +309,22 @@ def explore(
         Rank these words as the continuation.
     html
         Also write the page to this file.
+    attention
+        Draw what the model looked at instead, into this .png or .html file: a heat map for each head of its attention.
+    target
+        With --attention, what a sequence-to-sequence model is told to answer, instead of what it would.
     """
     prompt = show.text_or_stdin(prompt)
-    found = api.explore(model, prompt, settings, candidates=candidates, html=html, precision=precision)
-    show.explored(found, json)
+    given = None if attention and settings == EXPLORED else settings
+    found = api.explore(
+        *(model, prompt, given),
+        candidates=candidates,
+        html=html,
+        attention=attention,
+        target=target,
+        precision=precision,
+    )
+    show.text(found, json)
 
 
 def classify(model: Path, text: str, /, *, precision: KeptIn = "stored", json: Json = False) -> None:

@@ -51,8 +51,9 @@ def beam_search(
     prompt: str | Sequence[int],
     settings: DecodeSettings,
     until: Sequence[Criterion] = (),
+    source: Tensor | None = None,
 ) -> list[Hypothesis]:
-    """At most `settings.beams` finished hypotheses, best first.
+    """At most `settings.beams` finished hypotheses, best first; of one source, where the model reads one.
 
     At each length the `beams` most probable extensions of the live hypotheses are taken: those that end are put
     aside as finished, the others live on. The search is over when none is alive, there is no more room, or `beams`
@@ -79,7 +80,7 @@ def beam_search(
 
     live = [_Path()]
     finished: list[Hypothesis] = []
-    logits, state = read_prompts(model, [start], settings.max_tokens)
+    logits, state = read_prompts(model, [start], settings.max_tokens, None if source is None else [source])
     never = impossible(model, tokenizer, logits.device)
     while True:
         normaliser = logits.logsumexp(-1, keepdim=True)

@@ -75,8 +75,9 @@ def complete(
     settings: DecodeSettings,
     requests: Sequence[int] | None = None,
     until: Sequence[Criterion] = (),
+    sources: Sequence[Tensor] | None = None,
 ) -> list[Completion]:
-    """The continuation of each prompt, all of them in one batch.
+    """The continuation of each prompt, all of them in one batch; `sources` as in `read_prompts`, one a prompt.
 
     A text prompt is read as [begin_id] + encode(text); a prompt of ids is read as it stands. The token at position
     t of request r (its row, unless `requests` says otherwise) is drawn with uniform(seed, "draw", r, t), t counted
@@ -90,13 +91,17 @@ def complete(
     """
     rows = [prompt_ids(model, tokenizer, prompt, settings) for prompt in prompts]
     if settings.beams > 1:
-        found = [beam_search(model, tokenizer, ids, settings, until)[0] for ids in rows]
+        each = [None] * len(rows) if sources is None else sources
+        found = [
+            beam_search(model, tokenizer, ids, settings, until, source)[0]
+            for ids, source in zip(rows, each, strict=True)
+        ]
         return [Completion(best.text, best.ids, best.logprobs, best.finish_reason) for best in found]
     parts: list[list[Piece]] = [[] for _ in rows]
     keys = range(len(rows)) if requests is None else requests
     if len(keys) != len(rows):
         raise ValueError(f"{len(rows)} prompts and {len(keys)} requests")
-    for row, piece in pieces(model, tokenizer, rows, settings, keys, until):
+    for row, piece in pieces(model, tokenizer, rows, settings, keys, until, sources):
         parts[row].append(piece)
     return [_joined(row) for row in parts]
 
@@ -108,12 +113,13 @@ def pieces(
     settings: DecodeSettings,
     requests: Sequence[int],
     until: Sequence[Criterion] = (),
+    sources: Sequence[Tensor] | None = None,
 ) -> Iterator[tuple[int, Piece]]:
     """(row, piece) of each row in turn, token by token; rows that have ended are stepped no further."""
     if not prompts:
         return
     writers = [writer(model, tokenizer, prompt, settings, until) for prompt in prompts]
-    logits, state = read_prompts(model, prompts, settings.max_tokens)
+    logits, state = read_prompts(model, prompts, settings.max_tokens, sources)
     never = impossible(model, tokenizer, logits.device)
     seen = penalty_memory(tokenizer, prompts, settings, logits)
     live = list(range(len(prompts)))

@@ -5,8 +5,9 @@ Shapes: B prompts, N rows still going, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -69,39 +70,60 @@ def impossible(model: LanguageModel, tokenizer: Any, device: torch.device) -> Te
     return never
 
 
-def read_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]], room: int) -> tuple[Tensor, Any]:
+def read_prompts(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], room: int, sources: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Any]:
     """Reads prompts of any lengths, equal ones once; returns (next-token logits float64 [B, V], state).
 
-    `room` is how many more tokens the state will be asked to hold.
+    `room` is how many more tokens the state will be asked to hold. `sources` are what a sequence-to-sequence model
+    reads first, ids [S] or frames [S, F] of any lengths.
     """
-    unique = {tuple(prompt): place for place, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    lengths = torch.tensor([len(prompt) for prompt in unique])
+    told = [b""] * len(prompts) if sources is None else [source.numpy().tobytes() for source in sources]
+    keys = [(tuple(prompt), source) for prompt, source in zip(prompts, told, strict=True)]
+    place = {key: i for i, key in reversed(list(enumerate(keys)))}  # where each first stands
+    unique = {key: row for row, key in enumerate(dict.fromkeys(keys))}
+    lengths = torch.tensor([len(prompt) for prompt, _ in unique])
     ids = torch.zeros(len(unique), int(lengths.max()), dtype=torch.int64)
-    for row, prompt in enumerate(unique):
+    for row, (prompt, _) in enumerate(unique):
         ids[row, : len(prompt)] = torch.tensor(prompt)
-    length = ids.shape[1] + room
-    state = model.init_state(len(unique), length if model.context is None else min(length, model.context))
-    device = device_of(model)
+    length, device = ids.shape[1] + room, device_of(model)
+    length = length if model.context is None else min(length, model.context)
+    given = () if sources is None else padded([sources[place[key]] for key in unique], device)
+    with still(model):
+        state = model.init_state(len(unique), length, *given)
     logits, state = read(model, ids.to(device), state, lengths.to(device))
     if len(unique) < len(prompts):
-        rows = torch.tensor([unique[tuple(prompt)] for prompt in prompts], device=device)
+        rows = torch.tensor([unique[key] for key in keys], device=device)
         logits, state = logits[rows.to(logits.device)], state.select(rows)
     return logits, state
 
 
+def padded(sources: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Sources [S] or [S, F] of any lengths as one [B, S] or [B, S, F], and their lengths [B]."""
+    lengths = torch.tensor([len(source) for source in sources], device=device)
+    return nn.utils.rnn.pad_sequence(list(sources), batch_first=True).to(device), lengths
+
+
 def read(model: LanguageModel, ids: Tensor, state: Any, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
     """One `step` without gradients or dropout: ids [N, T] → (next-token logits float64 [N, V], state)."""
-    training = isinstance(model, nn.Module) and model.training
-    if training:
-        model.eval()  # type: ignore[attr-defined]
-    try:
-        with torch.no_grad():
-            logits, state = model.step(ids.to(device_of(model)), state, lengths, last=True)
-    finally:
-        if training:
-            model.train()  # type: ignore[attr-defined]
+    with still(model):
+        logits, state = model.step(ids.to(device_of(model)), state, lengths, last=True)
     logits = logits[:, -1]
     return (logits.cpu() if logits.device.type == "mps" else logits).double(), state  # mps has no float64
+
+
+@contextlib.contextmanager
+def still(model: Any) -> Iterator[None]:
+    """No gradients, and no dropout in a model that is being trained."""
+    training = isinstance(model, nn.Module) and model.training
+    if training:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if training:
+            model.train()
 
 
 def check_numbers(normalisers: Sequence[float]) -> None:

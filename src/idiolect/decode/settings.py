@@ -51,6 +51,8 @@ class DecodeSettings(Settings):
     def _check(self) -> DecodeSettings:
         """Raises UserError (not ValueError, so that Python callers get the line that mends it too)."""
         sampling = [name for name in SAMPLING if getattr(self, name) != type(self).model_fields[name].default]
+        if self.temperature == 0:  # it draws nothing, as beam search does
+            sampling.remove("temperature")
         if self.beams > 1 and sampling:
             raise UserError(
                 f"beams ({self.beams}) and {', '.join(sampling)} exclude each other: beam search draws nothing and "

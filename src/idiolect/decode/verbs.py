@@ -1,4 +1,4 @@
-"""The verbs `generate` and `explore` on a model folder."""
+"""The verbs `generate`, `translate` and `explore` on a model folder."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from typing import Any
 
 import torch
 
+from idiolect.decode import attention as looking
 from idiolect.decode import explore as explorer
 from idiolect.decode import picture
-from idiolect.decode.generate import Piece, complete, stream
+from idiolect.decode.generate import Completion, Piece, complete, stream
 from idiolect.decode.settings import DecodeSettings, Precision
+from idiolect.decode.translate import alignments, source_ids
+from idiolect.decode.translate import translate as answer
 from idiolect.errors import UserError
 from idiolect.interop.folder import Loaded, find, load
-from idiolect.models.contract import LanguageModel
+from idiolect.models.contract import LanguageModel, SequenceToSequence
+from idiolect.text.stream import decoded, lines
 
 PLAIN = DecodeSettings()
+GREEDY = DecodeSettings(temperature=0)
 WITHOUT = "use a model that reads from left to right, such as one trained by the recipes gpt, lstm or ngram"
+ANSWERS = "use a model that answers a text, such as one trained by the recipes seq2seq or translate"
 DTYPES = {"stored": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -38,6 +44,9 @@ def load_with_tokenizer(model: Path | str, precision: Precision = "stored") -> L
 def language_model(loaded: Loaded, name: Path | str) -> LanguageModel:
     """The model, as one that continues texts. Raises UserError, saying why, for one that cannot."""
     model = loaded.model
+    if isinstance(model, SequenceToSequence):
+        what = f"{name} is a {loaded.settings.kind} model: it answers a text and cannot continue one"
+        raise UserError(what, f"use it by `idiolect translate {name} TEXT`")
     refusal = getattr(model, "refusal", "")
     if refusal or not isinstance(model, LanguageModel):
         raise UserError(f"{name} is a {loaded.settings.kind} model and cannot continue a text: it {refusal}", WITHOUT)
@@ -69,23 +78,81 @@ def generate(
     return found[0] if count == 1 else {**found[0], "completions": found}
 
 
+def translate(
+    model: Path | str,
+    text: str | Sequence[str],
+    settings: DecodeSettings = GREEDY,
+    *,
+    file: bool = False,
+    attention: bool = False,
+    precision: Precision = "stored",
+) -> dict[str, Any]:
+    """What a sequence-to-sequence model answers a text: "text", "ids", "logprobs" and "finish_reason".
+
+    Of several texts, or the lines of a `file` that `text` names: "text", a line each, and "translations" with the same
+    of each. With `attention` each has that, too: "source" and "target" (tokens) and "weights", for each target token
+    what was read of each source token, the mean over layers and heads. Nothing but white space is answered by nothing.
+    """
+    if file:
+        path = Path(str(text))
+        text = [line.rstrip("\r\n") for line in lines(decoded(path), path)]
+    texts = [text] if isinstance(text, str) else text
+    loaded = load_with_tokenizer(model, precision)
+    answering, tokenizer = loaded.model, loaded.tokenizer
+    if not isinstance(answering, SequenceToSequence):
+        raise UserError(f"{model} is a {loaded.settings.kind} model and answers no text", ANSWERS)
+    assert tokenizer is not None
+    sources = {i: source_ids(answering, tokenizer, one) for i, one in enumerate(texts) if one.strip()}
+    answers = dict(zip(sources, answer(answering, tokenizer, list(sources.values()), settings), strict=True))
+    found = [asdict(answers.get(i, Completion("", (), (), "stop"))) for i in range(len(texts))]
+    for i, source in sources.items() if attention else ():
+        ids = found[i]["ids"]
+        found[i]["attention"] = {
+            "source": tokenizer.pieces(source.tolist()),
+            "target": tokenizer.pieces(ids),
+            "weights": alignments(answering, tokenizer, source, ids).mean((0, 1)).tolist(),
+        }
+    if isinstance(text, str):
+        return found[0]
+    return {"text": "\n".join(one["text"] for one in found), "translations": found}
+
+
 def explore(
     model: Path | str,
     prompt: str = "",
-    settings: DecodeSettings = PLAIN,
+    settings: DecodeSettings | None = None,
     *,
     candidates: Sequence[str] = (),
     html: Path | None = None,
+    attention: Path | None = None,
+    target: str | None = None,
     precision: Precision = "stored",
 ) -> dict[str, Any]:
     """Strategies side by side, `settings` among them, and the next-token distribution before and after reshaping.
 
     Returns the `Exploration` and the ranking of the candidates as plain values, and "text" to read; writes the page
     to `html` when asked.
+
+    With `attention`, a .png or .html file, what the model looked at instead: a heat map of each head's weights over
+    the prompt or, of a sequence-to-sequence model, over the prompt and `target` (unset: what it answers, greedily
+    unless `settings` say otherwise). Returns the "target", "maps" with "name", "rows" and "columns" (tokens) and
+    "weights", and "text".
     """
     loaded = load_with_tokenizer(model, precision)
+    if attention is not None:
+        if candidates or html:
+            raise UserError(
+                "candidates and html have no effect beside attention", "explore them in a call of their own"
+            )
+        seen = looking.look(loaded.model, loaded.tokenizer, prompt, target, settings or GREEDY)
+        looking.write(seen, attention)
+        written = f"{len(seen.maps)} heat maps" if len(seen.maps) > 1 else "one heat map"
+        answered = "" if seen.target is None else f"{seen.target}\n"
+        return {**asdict(seen), "attention": str(attention), "text": f"{answered}{written}: {attention}"}
+    if target is not None:
+        raise UserError("a target has no effect without attention", "name the file to draw: --attention out.html")
     writing = language_model(loaded, model)
-    found = explorer.explore(writing, loaded.tokenizer, prompt, explorer.strategies(settings))
+    found = explorer.explore(writing, loaded.tokenizer, prompt, explorer.strategies(settings or PLAIN))
     ranking = explorer.candidates(writing, loaded.tokenizer, prompt, candidates) if candidates else []
     if html is not None:
         picture.page(found, ranking).write(html)

@@ -83,6 +83,22 @@ class LanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
+class SequenceToSequence(LanguageModel, Protocol):
+    """p(target | source): a language model of targets that has read a source, which `init_state` is given."""
+
+    def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Any:
+        """What is remembered of sources: int64 ids [B, S] or float frames [B, S, F], of which source_lengths [B]."""
+        ...
+
+    def alignments(self, ids: Tensor, source: Tensor) -> Tensor:
+        """What was read of one source [S] to write what follows each of ids [T]: weights [L, H, T, S].
+
+        Raises UserError for a model without attention.
+        """
+        ...
+
+
 class Network(nn.Module):
     """What every model with weights has, whatever it computes: `KINDS` holds nothing else but the n-gram."""
 

@@ -107,6 +107,11 @@ class Seq2SeqSettings(FamilySettings):
         return self.embedding_width or self.width
 
     @property
+    def longest_source(self) -> int | None:
+        """Most positions of a source; None: no limit."""
+        return self.source_context
+
+    @property
     def d_annotation(self) -> int:
         """Width of what the encoder says of each position."""
         return self.width * (2 if self.bidirectional else 1)

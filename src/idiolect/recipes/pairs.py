@@ -17,6 +17,8 @@ from idiolect.data.batch import IGNORE, Batch, bits_per_byte
 from idiolect.data.examples import Pooled, Ragged, in_order, pooled
 from idiolect.data.padding import pad
 from idiolect.data.settings import DataSettings, PairsTask
+from idiolect.decode.settings import DecodeSettings
+from idiolect.decode.translate import start_id, translate
 from idiolect.errors import UserError
 from idiolect.evaluate.score import finite, lossy, perplexity, scoring
 from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
@@ -64,8 +66,7 @@ class Pairs(Stage):
     def layout(self, pairs: Encoded, examples: np.ndarray) -> Batch:
         """Examples [B] → sources [B, S]; ids [B, T], which begin as a text does, and labels, which end as one does."""
         tokenizer = self.tokenizer
-        start = getattr(self.recipe.model, "start_id", None)
-        start = tokenizer.begin_id if start is None else start
+        start = start_id(self.recipe.model, tokenizer)
         targets = [pairs.targets[i] for i in examples.tolist()]
         source, lengths = pad([pairs.sources[i] for i in examples.tolist()], tokenizer.pad_id)
         ids, _ = pad([np.concatenate([[start], row[:-1]]) for row in targets], tokenizer.pad_id)
@@ -119,6 +120,14 @@ class Pairs(Stage):
         nats = len(held) * math.log(seen.sum() + V) - float(np.log(seen[held] + 1).sum())
         return {"unigram": self._figures(nats, len(held), int(self.held.bytes.sum()))}
 
+    def sample(self, model: Any, seed: int) -> str:
+        """What the model answers one of the held-out sources, which the seed chooses."""
+        asked, i = self.recipe.sample, seed % len(self.held_texts)
+        settings = DecodeSettings(max_tokens=asked.tokens, temperature=asked.temperature, seed=seed)
+        source = torch.from_numpy(self.held.sources[i].astype(np.int64))
+        (written,) = translate(model, self.tokenizer, [source], settings)
+        return f"{self.held_texts[i][0]}\n→ {written.text}\n  (held out: {self.held_texts[i][1]})"
+
 
 def split(data: DataSettings, task: PairsTask) -> tuple[Examples, Examples]:
     """The pairs to train on, and the pairs held out. Raises UserError when either is empty."""
@@ -151,7 +160,7 @@ def prepare(recipe: Recipe, folder: Path) -> Pairs:
 
 def encode(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, model: Any) -> Encoded:
     """The pairs as ids; a text longer than the model reads or writes is cut before its end-of-text, and counted."""
-    most = (getattr(model, "source_context", None), model.context)
+    most = (model.longest_source, model.context)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     sizes: list[int] = []
     cut, rest = 0, iter(pairs)

@@ -57,7 +57,9 @@ class Examples:
 
     @property
     def _files(self) -> list[Path]:
-        return files_of(self.paths, PLAIN if self.beside else SUFFIXES)
+        if self.beside:  # such as train.en: what it is, the file beside it says
+            return files_of(self.paths, PLAIN, any_named=True)
+        return files_of(self.paths, SUFFIXES)
 
     def _parallel(self, path: Path, other: Path) -> Iterator[Mapping[str, Any]]:
         ends, number = object(), 0

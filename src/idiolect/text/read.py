@@ -48,10 +48,11 @@ def kind_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str:
     return suffix if suffix in suffixes else ""
 
 
-def files_of(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+def files_of(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES, *, any_named: bool = False) -> list[Path]:
     """The files in `paths`, in order; folders are walked, sorted by name, hidden files left out; none comes twice.
 
-    Raises UserError for what does not exist and for files of an unknown kind.
+    Raises UserError for what does not exist and for files of an unknown kind; with `any_named` a file that is named
+    itself may be of any.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -63,7 +64,7 @@ def files_of(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES) ->
             raise UserError(f"{path} does not exist", "check the path")
         inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
         for file in sorted(inside) if path.is_dir() else [path]:
-            if not kind_of(file, suffixes):
+            if not kind_of(file, suffixes) and not (any_named and file == path):
                 known = ", ".join(suffixes)
                 raise UserError(
                     f"{file} is of no kind that can be read", f"give {known} files (also {', '.join(PACKED)})"
