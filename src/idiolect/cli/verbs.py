@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from idiolect import api
 from idiolect.cli import show
-from idiolect.decode.settings import DecodeSettings, Precision
+from idiolect.decode.settings import AnswerSettings, DecodeSettings, Precision
 from idiolect.errors import UserError
 from idiolect.tokens.settings import TokenizerSettings
 
@@ -259,7 +259,7 @@ def translate(
     text: str,
     /,
     *,
-    settings: Annotated[DecodeSettings, Flat] = DecodeSettings(temperature=0),  # noqa: B008
+    settings: Annotated[AnswerSettings, Flat] = AnswerSettings(),  # noqa: B008
     file: bool = False,
     attention: bool = False,
     precision: KeptIn = "stored",

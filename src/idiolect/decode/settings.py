@@ -51,8 +51,6 @@ class DecodeSettings(Settings):
     def _check(self) -> DecodeSettings:
         """Raises UserError (not ValueError, so that Python callers get the line that mends it too)."""
         sampling = [name for name in SAMPLING if getattr(self, name) != type(self).model_fields[name].default]
-        if self.temperature == 0:  # it draws nothing, as beam search does
-            sampling.remove("temperature")
         if self.beams > 1 and sampling:
             raise UserError(
                 f"beams ({self.beams}) and {', '.join(sampling)} exclude each other: beam search draws nothing and "
@@ -64,6 +62,13 @@ class DecodeSettings(Settings):
         if "" in self.stop:
             raise UserError("a stop string is empty, it would stop before the first token", "leave it out")
         return self
+
+
+class AnswerSettings(DecodeSettings):
+    """The same for answers, which are looked for rather than drawn: greedy, unless told otherwise."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    """Logits are divided by it; 0 is greedy."""
 
 
 SAMPLING = (

@@ -13,7 +13,7 @@ from idiolect.decode import attention as looking
 from idiolect.decode import explore as explorer
 from idiolect.decode import picture
 from idiolect.decode.generate import Completion, Piece, complete, stream
-from idiolect.decode.settings import DecodeSettings, Precision
+from idiolect.decode.settings import AnswerSettings, DecodeSettings, Precision
 from idiolect.decode.translate import alignments, source_ids
 from idiolect.decode.translate import translate as answer
 from idiolect.errors import UserError
@@ -22,7 +22,7 @@ from idiolect.models.contract import LanguageModel, SequenceToSequence
 from idiolect.text.stream import decoded, lines
 
 PLAIN = DecodeSettings()
-GREEDY = DecodeSettings(temperature=0)
+GREEDY = AnswerSettings()
 WITHOUT = "use a model that reads from left to right, such as one trained by the recipes gpt, lstm or ngram"
 ANSWERS = "use a model that answers a text, such as one trained by the recipes seq2seq or translate"
 DTYPES = {"stored": None, "fp32": torch.float32, "bf16": torch.bfloat16}
