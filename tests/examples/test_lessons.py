@@ -24,7 +24,13 @@ def run(name, folder, *arguments):
 
 
 def test_every_lesson_has_a_test():
-    assert {p.name for p in LESSONS.glob("*.py")} <= {"autodiff.py", "counting.py", "dna.py", "hidden_layer.py"}
+    assert {p.name for p in LESSONS.glob("*.py")} <= {
+        "autodiff.py",
+        "counting.py",
+        "dna.py",
+        "hidden_layer.py",
+        "graph.py",
+    }
 
 
 def test_autodiff(tmp_path):
@@ -46,3 +52,9 @@ def test_counting(tmp_path):
         ["corn", "4", "0.3636"],
         ["grass", "3", "0.2727"],
     ]
+
+
+def test_graph(tmp_path):
+    printed = run("graph.py", tmp_path, "graph.svg")
+    assert printed.splitlines()[-1].split() == ["J", "loss", "cross_entropy", "of", "b,", "y"]
+    assert (tmp_path / "graph.svg").read_text(encoding="utf-8").startswith("<svg")

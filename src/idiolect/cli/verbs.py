@@ -411,7 +411,7 @@ def evaluate(*models: Path, on: Path, precision: KeptIn = "stored", json: Json =
     show.evaluated(api.evaluate(models, on, precision=precision), json)
 
 
-def export_model(model: Path, target: Path, /, *, to: str = "hf", json: Json = False) -> None:
+def export_model(model: Path, target: Path, /, *, to: str = "hf", text: str | None = None, json: Json = False) -> None:
     """Write a model in another format.
 
     Parameters
@@ -419,11 +419,14 @@ def export_model(model: Path, target: Path, /, *, to: str = "hf", json: Json = F
     model
         A model folder or a run folder.
     target
-        The folder (hf) or file (arpa) to write.
+        The folder (hf) or file (arpa, graph) to write.
     to
-        hf (Hugging Face folder) or arpa (n-gram models).
+        hf (Hugging Face folder), arpa (n-gram models), or graph (the computation graph of the loss of a text, as .dot
+        or .svg).
+    text
+        The text of the graph; without it, two tokens.
     """
-    show.facts(api.export_model(model, target, to=to), json)
+    show.facts(api.export_model(model, target, to=to, text=text), json)
 
 
 def import_model(source: Path, target: Path, /, *, json: Json = False) -> None:

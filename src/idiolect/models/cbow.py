@@ -99,14 +99,15 @@ class Cbow(Network):
         With `left_only` those at t - W + 1 … t, for the word at t + 1; else those up to W before and after t, for the
         word at t. Where there are none it is 0.
         """
-        W = self.settings.window
+        W, T, x = self.settings.window, ids.shape[1], self.embedding(ids)
         offsets = range(1 - W, 1) if self.settings.left_only else [*range(-W, 0), *range(1, W + 1)]
-        T, x = ids.shape[1], self.embedding(ids)
         segments = torch.zeros_like(ids) if segments is None else segments
         total, count = torch.zeros_like(x), x.new_zeros(*ids.shape, 1)
         for offset in offsets:
-            here = slice(max(0, -offset), max(0, T - max(0, offset)))
-            there = slice(max(0, offset), max(0, T + min(0, offset)))
+            if abs(offset) >= T:
+                continue
+            here = slice(max(0, -offset), T - max(0, offset))
+            there = slice(max(0, offset), T + min(0, offset))
             same = (segments[:, here] == segments[:, there])[..., None]
             total[:, here] += x[:, there] * same
             count[:, here] += same
