@@ -225,6 +225,26 @@ def test_attention_to_another_sequence_and_its_gradients_are_torchs_in_fp32(B, T
 
 
 @needs_bf16
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("B", "T", "S", "H", "K", "d"), [(3, 101, 53, 6, 6, 64), (5, 7, 83, 4, 2, 32)])
+def test_attention_with_a_bias_and_its_gradients_are_torchs_in_fp32(B, T, S, H, K, d, causal):
+    S = T if causal else S
+    q, k, v = (drawn(B, n, heads, d, scale=0.5) for n, heads in ((T, H), (S, K), (S, K)))
+    inputs = [x.requires_grad_() for x in (q, k, v, torch.linspace(-2, 2, H * T * S).sin().view(H, T, S))]
+    lengths = None if causal else torch.tensor([S, 1, 5, S - 1, 16])[:B].int()
+    mask = torch.ones(T, S).tril().bool() if causal else (torch.arange(S) < lengths[:, None])[:, None, None]
+    precise = [x.detach().float().requires_grad_() for x in inputs]
+    bias = torch.where(mask, precise[3], -torch.inf)
+    heads = [x.transpose(1, 2) for x in precise[:3]]
+    exact = F.scaled_dot_product_attention(*heads, attn_mask=bias, enable_gqa=True, scale=0.5).transpose(1, 2)
+    ours = fused.attention(q, k, v, causal=causal, lengths=lengths, bias=inputs[3], scale=0.5)
+    assert_near(ours, exact, times=3)
+    upstream = drawn(B, T, H, d)
+    for got, want in zip(gradients(ours, inputs, upstream), gradients(exact, precise, upstream), strict=True):
+        assert_near(got, want, times=6)
+
+
+@needs_bf16
 def test_attention_with_scores_far_apart_neither_overflows_nor_vanishes():
     q = torch.full((1, 5, 1, 16), 60.0).bfloat16()
     k = torch.linspace(-60, 60, 5)[None, :, None, None].expand(1, 5, 1, 16).bfloat16()
@@ -372,8 +392,9 @@ def test_the_number_of_threads_changes_no_bit():
             weight = torch.ones(48, requires_grad=True)
             out = fused.swiglu(fused.norm(x, weight, None, 1e-5, True), fused.norm(x, weight, None, 1e-5, False))
             if fused.library().attention_works():
-                head = out.view(1, 131, 3, 16)
-                out = fused.attention(head, head, head)
+                head, bias = out[:130].view(2, 65, 3, 16), torch.ones(3, 65, 65, requires_grad=True)
+                out = fused.attention(head, head, head) + fused.attention(head, head, head, bias=bias)
+                results.append([torch.autograd.grad(out.float().sum(), bias, retain_graph=True)[0]])
             results.append([out, *torch.autograd.grad(out.float().sum(), (x, weight))])
             if not fused.products():  # torch's own products make no such promise
                 continue
@@ -384,7 +405,8 @@ def test_the_number_of_threads_changes_no_bit():
             results[-1] += lstm_and_gradients(fused.lstm, 7, 5, 26)
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*results))
+    half = len(results) // 2
+    assert all(torch.equal(a, b) for one, two in zip(results[:half], results[half:]) for a, b in zip(one, two))
 
 
 @needs_compiler

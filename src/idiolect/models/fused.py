@@ -95,14 +95,16 @@ def attention(
     *,
     causal: bool = True,
     lengths: Tensor | None = None,
+    bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale Q Kᵀ) V: q [B, T, H, d], k and v [B, S, K, d], all bf16 → [B, T, H, d]; scale is 1 / √d if unset.
+    """softmax(scale Q Kᵀ + bias) V: q [B, T, H, d], k and v [B, S, K, d], all bf16 → [B, T, H, d].
 
     Causal queries (S = T) read on to their own position; first int32 [B, T], when given, is where each begins.
-    Others read all keys, or the first lengths[b] of them (int32 [B], none below 1).
+    Others read all keys, or the first lengths[b] of them (int32 [B], none below 1). bias fp32 [H, T, S] is for all
+    rows; scale is 1 / √d when unset.
     """
-    return _Attention.apply(q, k, v, first, lengths, causal, scale)
+    return _Attention.apply(q, k, v, bias, first, lengths, causal, scale)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -236,14 +238,16 @@ def attention_forward(
     v: Tensor,
     first: Tensor | None,
     lengths: Tensor | None = None,
+    bias: Tensor | None = None,
     causal: bool = True,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`attention`, whose heads' numbers lie side by side, and fp32 [B, H, T], the log of each row's sum."""
     B, T, H, _ = q.shape
     assert lengths is None or not causal
+    assert bias is None or (bias.is_contiguous() and bias.shape == (H, T, k.shape[1]))
     out, lse = torch.empty(q.shape, dtype=q.dtype), torch.empty(B, H, T, dtype=torch.float32)
-    _loaded().attention(_shape(q, k, v, causal, scale), *_pointers(q, k, v, first, lengths, out, lse))
+    _loaded().attention(_shape(q, k, v, causal, scale), *_pointers(q, k, v, first, lengths, bias, out, lse))
     return out, lse
 
 
@@ -257,12 +261,18 @@ def attention_backward(
     dout: Tensor,
     into: Sequence[Tensor],
     lengths: Tensor | None = None,
+    bias: Tensor | None = None,
     causal: bool = True,
     scale: float | None = None,
-) -> None:
-    """Writes the gradients of q, k and v `into` tensors that lie as they do; dout [B, T, H, d] is contiguous."""
-    pointers = _pointers(q, k, v, first, lengths, out, lse, dout, *into)
+) -> Tensor | None:
+    """Writes the gradients of q, k and v `into` tensors that lie as they do; dout [B, T, H, d] is contiguous.
+
+    Returns the gradient of the bias, if there is one.
+    """
+    dbias = None if bias is None else torch.zeros_like(bias)
+    pointers = _pointers(q, k, v, first, lengths, bias, out, lse, dout, *into, dbias)
     _loaded().attention_backward(_shape(q, k, v, causal, scale), *pointers)
+    return dbias
 
 
 def _loaded() -> ctypes.CDLL:
@@ -468,23 +478,23 @@ class _Attention(torch.autograd.Function):
         q: Tensor,
         k: Tensor,
         v: Tensor,
+        bias: Tensor | None,
         first: Tensor | None,
         lengths: Tensor | None,
         causal: bool,
         scale: float | None,
     ) -> Tensor:
         q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-        out, lse = attention_forward(q, k, v, first, lengths, causal, scale)
-        ctx.save_for_backward(q, k, v, first, out, lse, lengths)
+        out, lse = attention_forward(q, k, v, first, lengths, bias, causal, scale)
+        ctx.save_for_backward(q, k, v, first, out, lse, lengths, bias)
         ctx.causal, ctx.scale = causal, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, first, out, lse, lengths = ctx.saved_tensors
+        q, k, v, first, out, lse, lengths, bias = ctx.saved_tensors
         gradients = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in (q, k, v)]
-        attention_backward(
-            q, k, v, first, out, lse, dout.contiguous(), gradients, lengths, causal=ctx.causal, scale=ctx.scale
-        )
-        return *gradients, None, None, None, None
+        given = (q, k, v, first, out, lse, dout.contiguous(), gradients)
+        dbias = attention_backward(*given, lengths, bias, ctx.causal, ctx.scale)
+        return *gradients, dbias, None, None, None, None

@@ -55,6 +55,13 @@ struct Block {
     const int from = std::clamp(begin(i) - j, 0, 16), to = std::clamp(end(i) - j, 0, 16);
     return ((1u << to) - 1) & ~((1u << from) - 1);
   }
+  // x [n], the scores of query i, times scale, plus bias
+  void add(int i, float scale, const float* bias, float* x) const {
+    for (int j = begin(i) / 16 * 16; j < end(i); j += 16) {
+      const __m512 b = _mm512_maskz_loadu_ps(reads(i, j), bias + c0 + j);
+      _mm512_storeu_ps(x + j, _mm512_fmadd_ps(_mm512_loadu_ps(x + j), _mm512_set1_ps(scale), b));
+    }
+  }
   // S [m, n] = A Bt, A [m, d] and Bt [d / 2 pairs, keys]; only what a strip's queries reach
   void scores(int d, const bf16* A, const uint32_t* Bt, float* S, long W) const {
     for (int j = 0; j < n; j += 64)
@@ -86,9 +93,10 @@ struct Block {
 extern "C" {
 
 void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, const int* first, const int* lengths,
-               bf16* out, float* lse) {
+               const float* bias, bf16* out, float* lse) {
   const int T = s->T, d = s->d, W = (s->S + 15) / 16 * 16 + 16;  // 16 more, lest rows share few cache sets
-  const __m512 scale = _mm512_set1_ps(s->scale * 1.44269504f);
+  const float factor = bias ? 1 : s->scale;  // of scores as the softmax finds them
+  const __m512 scale = _mm512_set1_ps(factor * 1.44269504f);
 #pragma omp parallel num_threads(s->threads)
   {
     const auto kt = zeros<uint32_t>(d / 2 * W), vp = zeros<uint32_t>(W / 2 * d);
@@ -113,8 +121,9 @@ void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, 
             bf16* p = &P[i * W];
             __m512 most = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
             const int low = block.begin(i) / 16 * 16, end = block.end(i);
+            if (bias) block.add(i, s->scale, bias + (h * T + r0 + i) * s->S, &S[i * W]);
             for (int j = low; j < end; j += 16) most = _mm512_mask_max_ps(most, block.reads(i, j), most, _mm512_loadu_ps(x + j));
-            const float top = _mm512_reduce_max_ps(most) * s->scale;
+            const float top = _mm512_reduce_max_ps(most) * factor;
             const __m512 shift = _mm512_set1_ps(top * 1.44269504f);
             std::fill(p, p + low, 0);
             for (int j = low; j < end; j += 16) {
@@ -139,10 +148,10 @@ void attention(const Attention* s, const bf16* q, const bf16* k, const bf16* v, 
 }
 
 void attention_backward(const Attention* s, const bf16* q, const bf16* k, const bf16* v, const int* first,
-                        const int* lengths, const bf16* out, const float* lse, const bf16* dout, bf16* dq, bf16* dk,
-                        bf16* dv) {
+                        const int* lengths, const float* bias, const bf16* out, const float* lse, const bf16* dout,
+                        bf16* dq, bf16* dk, bf16* dv, float* dbias) {
   const int T = s->T, d = s->d, W = (s->S + 15) / 16 * 16 + 16;
-  const __m512 scale = _mm512_set1_ps(s->scale), exponent = _mm512_set1_ps(s->scale * 1.44269504f);
+  const __m512 scale = _mm512_set1_ps(s->scale), exponent = _mm512_set1_ps((bias ? 1 : s->scale) * 1.44269504f);
 #pragma omp parallel num_threads(s->threads)
   {
     const auto kt = zeros<uint32_t>(d / 2 * W), vt = zeros<uint32_t>(d / 2 * W), kp = zeros<uint32_t>(W / 2 * d);
@@ -151,9 +160,8 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
     const auto P = zeros<float>(ROWS * W), D = zeros<float>(ROWS * W), O = zeros<float>(ROWS * d);
     const auto gk = zeros<float>(W * d), gv = zeros<float>(W * d);
     const auto Q = zeros<bf16>(ROWS * d), Y = zeros<bf16>(ROWS * d), DS = zeros<bf16>(ROWS * W);
-#pragma omp for schedule(dynamic)
-    for (long job = 0; job < s->B * s->K; job++) {
-      const long b = job / s->K, g = job % s->K, group = s->H / s->K;
+    const auto heads = [&](long b, long g) {
+      const long group = s->H / s->K;
       const bf16 *keys = k + b * s->k[0] + g * s->k[2], *values = v + b * s->v[0] + g * s->v[2];
       const int N = lengths ? lengths[b] : s->S;  // the keys that this row reads
       transpose(reinterpret_cast<const uint32_t*>(keys), s->k[1] / 2, N, d / 2, kt.get(), W);
@@ -179,6 +187,7 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
           interleave(Y.get(), d, m, d, yp.get());
           block.scores(d, Q.get(), kt.get(), P.get(), W);
           block.scores(d, Y.get(), vt.get(), D.get(), W);
+          for (int i = 0; bias && i < m; i++) block.add(i, s->scale, bias + (h * T + r0 + i) * s->S, &P[i * W]);
           for (int i = 0; i < m; i += 2)
             for (int j = 0; j < block.n; j += 16) {  // P, and dS = P (dP - delta) scale, of two queries
               __m256i p[2], ds[2];
@@ -188,8 +197,14 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
                 const __m512 e = _mm512_maskz_mov_ps(block.reads(row, j), power(z));
                 const __m512 less = _mm512_sub_ps(_mm512_loadu_ps(&D[at]), _mm512_set1_ps(delta[row]));
                 p[two] = down(e);
-                ds[two] = down(_mm512_maskz_mul_ps(block.reads(row, j), _mm512_mul_ps(e, less), scale));
+                const __m512 moved = _mm512_maskz_mul_ps(block.reads(row, j), e, less);
+                ds[two] = down(_mm512_mul_ps(moved, scale));
                 _mm256_storeu_si256(reinterpret_cast<__m256i*>(&DS[at]), ds[two]);
+                if (bias && row < m) {
+                  float* to = dbias + (h * T + r0 + row) * s->S + block.c0 + j;
+                  const __mmask16 some = block.reads(row, j);
+                  _mm512_mask_storeu_ps(to, some, _mm512_add_ps(_mm512_maskz_loadu_ps(some, to), moved));
+                }
               }
               _mm512_storeu_si512(&pp[i / 2 * W + j], pair(p[0], p[1]));
               _mm512_storeu_si512(&dsp[i / 2 * W + j], pair(ds[0], ds[1]));
@@ -205,7 +220,12 @@ void attention_backward(const Attention* s, const bf16* q, const bf16* k, const 
         round_to(&gk[t * d], d, dk + b * s->k[0] + t * s->k[1] + g * s->k[2]);
         round_to(&gv[t * d], d, dv + b * s->v[0] + t * s->v[1] + g * s->v[2]);
       }
-    }
+    };
+    // a bias has its gradient from all rows, in their order, however many threads there are: one takes them all
+    const long jobs = bias ? s->K : s->B * s->K;
+#pragma omp for schedule(dynamic)
+    for (long job = 0; job < jobs; job++)
+      for (long b = bias ? 0 : job / s->K; b < (bias ? s->B : job / s->K + 1); b++) heads(b, job % s->K);
   }
 }
 }
