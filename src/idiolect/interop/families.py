@@ -14,12 +14,13 @@ from idiolect.interop.decoders import DECODERS
 from idiolect.interop.encoders import ENCODERS
 from idiolect.interop.labels import LABELLED
 from idiolect.interop.rows import Config, Family, Tensors
+from idiolect.interop.seq2seq import SEQUENCES
 from idiolect.models.settings import FamilySettings
 
 RESTORE = "restore the folder from where it came"
 
 
-FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS, **LABELLED}
+FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS, **SEQUENCES, **LABELLED}
 """Every model type, and the architectures that give labels; tried in this order when a model is saved."""
 
 
@@ -98,5 +99,6 @@ def _translate(name: str, names: Mapping[str, str]) -> str:
     for prefix, translated in names.items():
         if prefix.endswith(".") and module.startswith(prefix):
             number, _, rest = module.removeprefix(prefix).partition(".")
-            return f"{translated}{number}.{names[rest]}.{kind}"
+            own = names.get(prefix + rest)  # where blocks of two sorts differ in what lies in them
+            return f"{translated}{number}.{names[rest] if own is None else own.removeprefix(translated)}.{kind}"
     raise KeyError(name)

@@ -28,7 +28,7 @@ from idiolect.models import settings as kinds
 from idiolect.models.build import Model, build
 from idiolect.models.contract import Network
 from idiolect.models.ngram import NGram
-from idiolect.models.settings import FamilySettings, NGramSettings
+from idiolect.models.settings import EncoderDecoderSettings, FamilySettings, NGramSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -85,6 +85,9 @@ def save(folder: Path, model: Model, tokenizer: Tokenizer | None, lineage: Mappi
     ids: dict[str, int | None] = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
+    if isinstance(model.settings, EncoderDecoderSettings):
+        start = model.settings.start_id
+        ids["decoder_start_token_id"] = ids["bos_token_id"] if start is None else start
     config, tensors = _describe(model)
     with files.new_folder(folder, kind="model") as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})

@@ -36,7 +36,8 @@ class Family:
     fixed: Mapping[str, tuple[Any, ...]]
     """Keys that must be absent or hold one of these values: our model does nothing else."""
     names: Mapping[str, str]
-    """Our modules → theirs. `blocks.` begins the name of a numbered block; what lies in a block is named without it."""
+    """Our modules → theirs. `blocks.` begins the name of a numbered block; what lies in a block is named without it,
+    or where blocks of two sorts differ, with it: `decoder.blocks.mlp.up`."""
     to_theirs: Callable[[Tensors], Tensors] = same
     """Our tensors, under our names, in their layout: fused or transposed matrices."""
     to_ours: Callable[[Tensors], Tensors] = same

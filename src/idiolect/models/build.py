@@ -13,6 +13,7 @@ from idiolect.models.cbow import Cbow
 from idiolect.models.contract import Network
 from idiolect.models.decoder import Decoder
 from idiolect.models.encoder import Encoder
+from idiolect.models.encoder_decoder import EncoderDecoder
 from idiolect.models.ngram import NGram
 from idiolect.models.recurrent import Recurrent
 from idiolect.models.seq2seq import Seq2Seq
@@ -26,6 +27,7 @@ KINDS: dict[str, Any] = {
     "seq2seq": Seq2Seq,
     "decoder": Decoder,
     "encoder": Encoder,
+    "encoder-decoder": EncoderDecoder,
     "cbow": Cbow,
 }
 """What is built for each model.kind: a class of (settings, vocabulary); but for the n-gram, a `Network`."""

@@ -17,7 +17,7 @@ from idiolect.errors import UserError
 from idiolect.models import layers, stepping
 from idiolect.models.contract import Network, last_positions
 from idiolect.models.score import score
-from idiolect.models.settings import DecoderSettings
+from idiolect.models.settings import DecoderSettings, TransformerSettings
 
 BLOCK = 64
 """Slots of the cache are read in multiples of this many: a step costs what it must, and few shapes are compiled."""
@@ -72,6 +72,15 @@ class KeyValues:
         if used > self.capacity:
             raise ValueError(f"{used} tokens do not fit into a state of {self.capacity}")
         self.used = used
+
+
+def empty_cache(settings: TransformerSettings, batch: int, length: int, like: Tensor) -> KeyValues:
+    """A cache of `batch` rows for `length` tokens before any, in the type and on the device of `like`."""
+    memory = like.new_empty((2, settings.layers, batch, settings.n_kv, length + 1, settings.d_head))
+    if memory.device.type == "cpu":
+        devices.huge_pages(memory.data_ptr(), memory.nbytes)
+    keys, values = memory.zero_()
+    return KeyValues(torch.zeros(batch, dtype=torch.int64, device=like.device), list(keys), list(values))
 
 
 class Decoder(Network):
@@ -148,13 +157,7 @@ class Decoder(Network):
         assert source is None and source_lengths is None, "a decoder has no source"
         if length > self.settings.context:
             raise UserError(f"{length} tokens are more than the context of {self.settings.context}", "ask for fewer")
-        weight = self.embedding.weight
-        shape = (batch, self.settings.n_kv, length + 1, self.settings.d_head)
-        memory = weight.new_empty((2, len(self.blocks), *shape))
-        if memory.device.type == "cpu":
-            devices.huge_pages(memory.data_ptr(), memory.nbytes)
-        keys, values = memory.zero_()
-        return KeyValues(torch.zeros(batch, dtype=torch.int64, device=weight.device), list(keys), list(values))
+        return empty_cache(self.settings, batch, length, self.embedding.weight)
 
     @torch.no_grad()
     def step(

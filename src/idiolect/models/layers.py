@@ -134,7 +134,7 @@ def between(first: Tensor, last: Tensor) -> Tensor:
     return (first[..., None] <= keys) & (keys <= last[:, None])
 
 
-class Attention(nn.Module):
+class Heads(nn.Module):
     """Multi-head attention with grouped key/value heads (Vaswani et al. 2017, eq. 1; Ainslie et al. 2023).
 
     softmax(Q Kᵀ / √d) V in each head; query head h reads key/value head h // (H / K). `scale` takes the place of
@@ -149,10 +149,11 @@ class Attention(nn.Module):
         scale: float | None = None,
         softcap: float | None = None,
         joint: bool = False,
+        dropout: float | None = None,
     ) -> None:
         super().__init__()
         D, H, K, d = settings.width, settings.heads, settings.n_kv, settings.d_head
-        bias, qk = settings.attention_bias != "none", "rms-offset" if settings.norm == "rms-offset" else "rms"
+        bias = settings.attention_bias != "none"
         self.d = d
         self.scale, self.softcap, self.joint = d**-0.5 if scale is None else scale, softcap, joint
         self.query = nn.Linear(D, H * d, bias=bias)
@@ -160,55 +161,60 @@ class Attention(nn.Module):
         self.value = nn.Linear(D, K * d, bias=bias)
         self.out = nn.Linear(H * d, D, bias=settings.attention_bias == "all")
         self.query_norm, self.key_norm = (
-            NORMS[qk](heads * d if joint else d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
+            RmsNorm(heads * d if joint else d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
             for heads in (H, K)
         )
         self.grouped = H != K
-        self.dropout = settings.dropout
+        self.dropout = settings.dropout if dropout is None else dropout
+        """Share of what is read that is dropped while training."""
 
-    def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, D] → queries [B, H, T, d], keys and values [B, K, T, d], rotated when rope is given."""
-        q, k, v = (fused.linear(layer, x) for layer in (self.query, self.key, self.value))
-        if self.joint:
-            q, k = self.query_norm(q), self.key_norm(k)
-        q, k, v = (part.unflatten(-1, (-1, self.d)) for part in (q, k, v))
-        if not self.joint:
-            q, k = self.query_norm(q), self.key_norm(k)
-        q, k = q.transpose(1, 2), k.transpose(1, 2)
-        if rope is not None:
-            q, k = rotate(q, *rope), rotate(k, *rope)
-        return q, k, v.transpose(1, 2)
+    def queries(self, x: Tensor) -> Tensor:
+        """x [B, T, D] → queries [B, H, T, d]."""
+        return self._heads(self.query, self.query_norm, x)
+
+    def keys(self, x: Tensor) -> Tensor:
+        """x [B, S, D] → keys [B, K, S, d]."""
+        return self._heads(self.key, self.key_norm, x)
+
+    def values(self, x: Tensor) -> Tensor:
+        """x [B, S, D] → values [B, K, S, d]."""
+        return fused.linear(self.value, x).unflatten(-1, (-1, self.d)).transpose(1, 2)
+
+    def _heads(self, layer: nn.Linear, norm: nn.Module, x: Tensor) -> Tensor:
+        x = fused.linear(layer, x)
+        x = norm(x).unflatten(-1, (-1, self.d)) if self.joint else norm(x.unflatten(-1, (-1, self.d)))
+        return x.transpose(1, 2)
 
     def fuses(self, x: Tensor) -> bool:
-        """Whether the fused kernel takes inputs like x, and so ranges in place of masks."""
-        plain = self.softcap is None and self.scale == self.d**-0.5 and not (self.training and self.dropout)
-        return plain and fused.attends(x, self.d)
+        """Whether the fused kernel takes inputs like x, and so ranges, lengths and biases in place of masks."""
+        return self.softcap is None and not (self.training and self.dropout) and fused.attends(x, self.d)
 
-    def forward(
+    def mix(
         self,
-        x: Tensor,
-        rope: tuple[Tensor, Tensor] | None = None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
         mask: Tensor | None = None,
-        causal: bool = True,
-        cache: Cache | None = None,
+        causal: bool = False,
         first: Tensor | None = None,
+        lengths: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        """x [B, T, D] → [B, T, D]. mask, to [B, H, T, S], takes the place of `causal`: True may be read.
+        """q [B, H, T, d], k and v [B, K, S, d] → [B, T, D]. mask, to [B, H, T, S], takes the place of `causal`.
 
-        A mask of numbers is added to the scores. first (int32 [B, T]), where `fuses` allows it, is the first position
-        that each causal query reads.
+        A mask is True where a key may be read, or numbers that are added to the scores. first, lengths and bias are
+        `fused.attention`'s, where `fuses` allows them.
         """
-        q, k, v = self.project(x, rope)
-        if causal and mask is None and cache is None and self.fuses(x):
-            heads = fused.attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), first)
+        if mask is None and self.fuses(q):
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+            heads = fused.attention(q, k, v, first, causal=causal, lengths=lengths, bias=bias, scale=self.scale)
             return fused.linear(self.out, heads.flatten(2))
-        if cache is not None:
-            k, v = cache(k, v)
+        assert first is lengths is bias is None
         dropout = self.dropout if self.training else 0.0
         if self.softcap is not None:
-            heads = F.dropout(self.read(q, k, mask, causal), dropout) @ self.repeat(v)
+            out = F.dropout(self.read(q, k, mask, causal), dropout) @ self.repeat(v)
         else:
-            heads = F.scaled_dot_product_attention(
+            out = F.scaled_dot_product_attention(
                 q,
                 k,
                 v,
@@ -218,7 +224,7 @@ class Attention(nn.Module):
                 scale=self.scale,
                 enable_gqa=self.grouped,
             )
-        return self.out(heads.transpose(1, 2).flatten(2))
+        return self.out(out.transpose(1, 2).flatten(2))
 
     def read(self, q: Tensor, k: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
         """What each query reads of each key, q [B, H, T, d] and k [B, K, S, d] → [B, H, T, S], whose rows sum to 1."""
@@ -235,6 +241,34 @@ class Attention(nn.Module):
         """[B, K, S, d] → [B, H, S, d]: each key/value head once for every query head that reads it."""
         return x.repeat_interleave(self.query.out_features // self.d // x.shape[1], dim=1) if self.grouped else x
 
+
+class Attention(Heads):
+    """Attention of a sequence to itself."""
+
+    def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, D] → queries [B, H, T, d], keys and values [B, K, T, d], rotated when rope is given."""
+        q, k = self.queries(x), self.keys(x)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        return q, k, self.values(x)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+        causal: bool = True,
+        cache: Cache | None = None,
+        first: Tensor | None = None,
+        lengths: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """x [B, T, D] → [B, T, D]; the other arguments are those of `mix`."""
+        q, k, v = self.project(x, rope)
+        if cache is not None:
+            k, v = cache(k, v)
+        return self.mix(q, k, v, mask, causal, first, lengths, bias)
+
     def weights(self, x: Tensor, rope: tuple[Tensor, Tensor] | None, mask: Tensor) -> Tensor:
         """How much each head's queries read of each position: x [B, T, D], mask to [B, H, T, T] → [B, H, T, T].
 
@@ -242,6 +276,20 @@ class Attention(nn.Module):
         """
         q, k, _ = self.project(x, rope)
         return self.read(q, k, mask, causal=False)
+
+
+class CrossAttention(Heads):
+    """Attention of one sequence to another, the memory, whose keys and values are made once."""
+
+    def remember(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """memory [B, S, D] → its keys and values, [B, K, S, d] each."""
+        return self.keys(memory), self.values(memory)
+
+    def forward(
+        self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor:
+        """x [B, T, D] → [B, T, D], of remembered keys and values; mask and lengths are those of `mix`."""
+        return self.mix(self.queries(x), *memory, mask, lengths=lengths)
 
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -332,13 +380,15 @@ class Block(nn.Module):
         causal: bool = True,
         cache: Cache | None = None,
         first: Tensor | None = None,
+        lengths: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, D] → [B, T, D]; the arguments are those of Attention."""
-        if causal and mask is None and cache is None and self.fuses(x):
+        if causal and mask is None and cache is None and bias is None and self.fuses(x):
             return fused_block.forward(self, x, rope, first)
 
         def attend(read: Tensor) -> Tensor:
-            return self.attention(read, rope, mask, causal, cache, first)
+            return self.attention(read, rope, mask, causal, cache, first, lengths, bias)
 
         return self.add(self.add(x, attend, "attention_norm"), self.mlp, "mlp_norm")
 

@@ -186,8 +186,8 @@ class TransformerSettings(FamilySettings):
     residual stream (the 2017 transformer, BERT), which then needs no norm at its end."""
     norm_epsilon: float = Field(default=1e-5, gt=0)
     """Added to the variance in a norm."""
-    position: Literal["rope", "learned", "none"] = "rope"
-    """Rotary positions, a learnt embedding, or none."""
+    position: Literal["rope", "learned", "sinusoidal", "relative", "none"] = "rope"
+    """Rotary positions, a learnt embedding, sinusoids added to the embedding, biases of scores by distance, or none."""
     rope_theta: float = Field(default=10000.0, gt=0)
     """Base of the rotary frequencies."""
     mlp: Literal["swiglu", "geglu", "gelu", "gelu-exact", "relu"] = "swiglu"
@@ -252,6 +252,8 @@ class DecoderSettings(TransformerSettings):
 
     kind: Literal["decoder"] = "decoder"
     """The family."""
+    position: Literal["rope", "learned", "none"] = "rope"
+    """Rotary positions, a learnt embedding, or none."""
 
 
 class EncoderSettings(TransformerSettings):
@@ -259,6 +261,8 @@ class EncoderSettings(TransformerSettings):
 
     kind: Literal["encoder"] = "encoder"
     """The family."""
+    position: Literal["rope", "learned", "none"] = "rope"
+    """Rotary positions, a learnt embedding, or none."""
     position_offset: int = Field(default=0, ge=0)
     """Rows of the learnt positions before the first one's (RoBERTa: its padding id + 1)."""
     token_types: int = Field(default=0, ge=0)
@@ -285,6 +289,64 @@ class EncoderSettings(TransformerSettings):
         return self
 
 
+class EncoderDecoderSettings(TransformerSettings):
+    """A transformer that reads a source and writes a target, in the T5 and the 2017 styles; the default is T5's."""
+
+    kind: Literal["encoder-decoder"] = "encoder-decoder"
+    """The family."""
+    encoder_layers: int | None = Field(default=None, ge=1)
+    """Blocks of the encoder; unset: as many as the decoder has (layers)."""
+    encoder: EncoderSettings | None = None
+    """An encoder of settings of its own, as one that was trained before; unset: one like the decoder."""
+    position: Literal["rope", "learned", "sinusoidal", "relative", "none"] = "relative"
+    """As in every transformer; none of them reaches from target to source."""
+    source_context: int | None = Field(default=None, ge=1)
+    """Longest source, in tokens; unset: no limit, but `context` where positions are learned."""
+    source_features: int | None = Field(default=None, ge=1)
+    """Numbers in a frame, of a source that is frames (sound, a picture's rows); unset: it is tokens."""
+    shared_embedding: bool = True
+    """Use one embedding for source and target, where the source is tokens and the encoder has none of its own."""
+    scaled_embedding: bool = False
+    """Multiply what is embedded by √width, as the 2017 transformer."""
+    scaled_scores: bool = False
+    """Divide the scores of attention by √head_width; T5 does not, and makes its first queries smaller instead."""
+    scaled_head: bool = True
+    """Divide by √width before the head, as T5."""
+    relative_buckets: int = Field(default=32, ge=4)
+    """Buckets of distances, with position = "relative"."""
+    relative_distance: int = Field(default=128, ge=2)
+    """Distance from which all are in one bucket."""
+    start_id: int | None = Field(default=None, ge=0)
+    """The id that a target is written after; unset: the one that begins a text (T5: the padding id)."""
+
+    @model_validator(mode="after")
+    def _check_sides(self) -> Self:
+        problems = []
+        if self.encoder is not None and self.encoder.width != self.width:
+            problems.append(f"the encoder's width ({self.encoder.width}) must be the decoder's ({self.width})")
+        if self.encoder is not None and (self.encoder_layers, self.source_features) != (None, None):
+            problems.append("an encoder of its own settings takes no encoder_layers or source_features from here")
+        if self.window is not None:
+            problems.append("an encoder-decoder has no window")
+        if self.relative_buckets % 2 or self.relative_distance <= self.relative_buckets // 2:
+            problems.append("relative_buckets must be even, and relative_distance above half of them")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def n_encoder(self) -> int:
+        """Blocks of the encoder."""
+        return self.encoder_layers or self.layers
+
+    @property
+    def longest_source(self) -> int | None:
+        """Positions that a source can have; None: no limit."""
+        if self.encoder is not None:
+            return min(self.encoder.context, self.source_context or self.encoder.context)
+        return self.source_context or (self.context if self.position == "learned" else None)
+
+
 FAMILIES: dict[str, type[FamilySettings]] = {
     "ngram": NGramSettings,
     "rnn": RecurrentSettings,
@@ -293,10 +355,12 @@ FAMILIES: dict[str, type[FamilySettings]] = {
     "seq2seq": Seq2SeqSettings,
     "decoder": DecoderSettings,
     "encoder": EncoderSettings,
+    "encoder-decoder": EncoderDecoderSettings,
     "cbow": CbowSettings,
 }
 """The settings of each model.kind."""
 
-NetworkSettings = RecurrentSettings | Seq2SeqSettings | DecoderSettings | EncoderSettings | CbowSettings
+_Transformers = DecoderSettings | EncoderSettings | EncoderDecoderSettings
+NetworkSettings = RecurrentSettings | Seq2SeqSettings | _Transformers | CbowSettings
 """Of the families that have weights and are trained in steps."""
 ModelSettings = Annotated[NGramSettings | NetworkSettings, Field(discriminator="kind")]
