@@ -12,6 +12,7 @@ from idiolect.models.score import score
 from idiolect.models.settings import (
     CbowSettings,
     DecoderSettings,
+    EncoderDecoderSettings,
     EncoderSettings,
     NGramSettings,
     RecurrentSettings,
@@ -27,10 +28,11 @@ SETTINGS = {
     "seq2seq": Seq2SeqSettings(width=5),
     "decoder": DecoderSettings(layers=2, heads=1, width=6, position="learned"),
     "encoder": EncoderSettings(layers=2, heads=1, width=6, position="learned"),
+    "encoder-decoder": EncoderDecoderSettings(layers=2, heads=1, width=6),
     "cbow": CbowSettings(width=5, left_only=True, loss="softmax"),
 }
 NEURAL = [kind for kind in SETTINGS if kind != "ngram"]
-SOURCED = ("seq2seq",)
+SOURCED = ("seq2seq", "encoder-decoder")
 
 
 def test_every_kind_is_built_and_keeps_the_contract():

@@ -26,7 +26,7 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     kind, V = asked["model"].setdefault("kind", "decoder"), asked["vocabulary"]
     settings = FAMILIES[kind](**asked["model"])
-    pairs = kind == "seq2seq"  # half of the positions are the source's
+    pairs = kind in ("seq2seq", "encoder-decoder")  # half of the positions are the source's
     train = TrainSettings(steps=4, warmup_steps=0, **asked["train"])
     rows = train.batch_tokens // settings.context // train.micro_batches // (2 if pairs else 1)
 
@@ -50,9 +50,8 @@ def main() -> None:
     model = build(settings, V)
     model.activation_checkpointing = train.activation_checkpointing
     optimizer = optimisers.build(model, train)
-    objective = {"encoder": objectives.masked, "seq2seq": objectives.translate, "cbow": objectives.neighbours}.get(
-        kind, objectives.next_token
-    )
+    known = {"encoder": objectives.masked, "cbow": objectives.neighbours}
+    objective = objectives.translate if pairs else known.get(kind, objectives.next_token)
     loop.fit(model, batch_at, objective, optimizer, lambda i: 1.0, settings=train, resolved=Resolved())
     print(resident("VmHWM") - before)
 

@@ -10,6 +10,7 @@ from idiolect.models.build import build
 from idiolect.models.settings import (
     CbowSettings,
     DecoderSettings,
+    EncoderDecoderSettings,
     EncoderSettings,
     NGramSettings,
     RecurrentSettings,
@@ -65,6 +66,15 @@ def test_a_recurrent_encoder_and_decoder_does_the_products_of_the_formula(attent
     settings = Seq2SeqSettings(layers=2, width=64, context=T, attention=attention)
     expected = flops_per_token(settings, V).total * B * 2 * T
     assert counted(settings, torch.zeros(B, T, dtype=torch.int64)) == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"encoder_layers": 3, "head_width": 10, "kv_heads": 1}, {"encoder": EncoderSettings(width=32)}]
+)
+def test_an_encoder_decoder_does_the_products_of_the_formula(changes):
+    settings = EncoderDecoderSettings(layers=2, heads=4, width=32, context=T, **changes)
+    expected = flops_per_token(settings, V).total * B * 2 * T
+    assert counted(settings, torch.zeros(B, T, dtype=torch.int64)) == expected
 
 
 def test_the_house_shapes_of_the_benchmarks():

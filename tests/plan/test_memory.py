@@ -18,6 +18,7 @@ from idiolect.models.build import build
 from idiolect.models.settings import (
     FAMILIES,
     DecoderSettings,
+    EncoderDecoderSettings,
     EncoderSettings,
     NGramSettings,
     RecurrentSettings,
@@ -111,6 +112,25 @@ def test_activations_of_both_sides_are_what_autograd_keeps(cell, changes):
     items = training_memory(settings, TrainSettings(batch_tokens=B * 2 * T), V, packed=False).items
     found = kept(settings, False, "fp32", torch.zeros(B, T, dtype=torch.int64))
     assert 0.95 * found < items["activations"] < 1.3 * found
+
+
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"position": "rope", "encoder_layers": 2},
+        {"dropout": 0.1},
+        {"norm": "layer", "position": "learned", "mlp": "gelu", "attention_bias": "all", "mlp_bias": True},
+        {"norm_place": "residual", "mlp": "relu", "position": "sinusoidal"},
+    ],
+)
+def test_activations_of_an_encoder_and_a_decoder_are_what_autograd_keeps(changes, arithmetic):
+    settings = EncoderDecoderSettings(layers=3, heads=4, width=64, context=T, **changes)
+    train = TrainSettings(batch_tokens=B * 2 * T)
+    items = training_memory(settings, train, V, packed=False, precision=arithmetic).items
+    found = kept(settings, False, arithmetic, torch.zeros(B, T, dtype=torch.int64))
+    assert 0.95 * found < items["activations"] + items.get("casts", 0) < 1.15 * found
 
 
 def test_weights_gradients_and_optimiser_by_hand():
@@ -244,8 +264,12 @@ def test_counting_takes_no_more_than_estimated():
             "train": {"batch_tokens": 2048},
         },
         {"model": {"kind": "cbow", "width": 300}, "train": {"batch_tokens": 8192}},
+        {
+            "model": {"kind": "encoder-decoder", "layers": 3, "heads": 4, "width": 256, "context": 64},
+            "train": {"batch_tokens": 4096},
+        },
     ],
-    ids=["decoder", "lstm", "seq2seq", "muon", "encoder", "cbow"],
+    ids=["decoder", "lstm", "seq2seq", "muon", "encoder", "cbow", "encoder-decoder"],
 )
 def test_the_estimate_covers_what_a_process_really_takes(asked):
     """It covers the growth, and is not uselessly high."""

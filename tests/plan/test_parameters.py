@@ -14,6 +14,7 @@ from idiolect.models.settings import (
     FAMILIES,
     CbowSettings,
     DecoderSettings,
+    EncoderDecoderSettings,
     EncoderSettings,
     NGramSettings,
     RecurrentSettings,
@@ -21,7 +22,7 @@ from idiolect.models.settings import (
 )
 from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import training_memory
-from idiolect.plan.parameters import count
+from idiolect.plan.parameters import count, matrices
 from idiolect.train.settings import TrainSettings
 
 DECODERS = [
@@ -108,6 +109,31 @@ def test_word_vectors_are_two_for_each_word():
     model = build(CbowSettings(width=13), 101, device="meta")
     assert count(CbowSettings(width=13), 101).parts == {"embedding": 1313, "head": 1313}
     assert sum(p.numel() for p in model.parameters()) == 2626
+
+
+SIDES = [
+    {},
+    {"position": "learned", "shared_embedding": False, "norm": "layer", "attention_bias": "all", "mlp_bias": True},
+    {"position": "learned", "source_context": 31, "norm_place": "both", "qk_norm": True},
+    {"position": "rope", "norm_place": "residual", "mlp": "relu", "tied": False, "relative_buckets": 8},
+    {"position": "sinusoidal", "source_features": 5, "attention_bias": "qkv"},
+    {"relative_buckets": 8, "encoder_layers": 2},
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_encoder_decoder_holds_what_the_formula_says(shape):
+    for style in SIDES:
+        settings = EncoderDecoderSettings(layers=3, context=19, **{**shape, **style})
+        model = build(settings, 101, device="meta")
+        assert count(settings, 101).total == sum(p.numel() for p in model.parameters()), style
+        sides = [p for name, p in model.named_parameters() if ".blocks." in name and p.dim() == 2]
+        assert matrices(settings) == sum(p.numel() for p in sides), style
+    encoder = EncoderSettings(width=settings.width, heads=1, head_width=4, head="transform", pooler=True, token_types=2)
+    settings = EncoderDecoderSettings(layers=3, context=19, **shape, encoder=encoder)
+    model = build(settings, 101, device="meta")
+    assert count(settings, 101).total == sum(p.numel() for p in model.parameters())
+    assert count(settings, 101).parts["encoder"] == sum(p.numel() for p in model.encoder.parameters())
 
 
 def test_an_lstm_by_hand():

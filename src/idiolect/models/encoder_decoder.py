@@ -274,9 +274,10 @@ def attention_maps(model: EncoderDecoder, ids: Tensor, source: Tensor) -> Attent
 
 
 def bare(settings: EncoderSettings, vocabulary: int) -> Encoder:
-    """An encoder without what makes logits of its output, which nothing here would train."""
-    encoder = Encoder(settings.model_copy(update={"head": "none", "pooler": False}), vocabulary)
-    del encoder.head
+    """An encoder without what makes logits of its output."""
+    encoder = Encoder(settings, vocabulary)
+    for part in encoder.token_parts:
+        delattr(encoder, part)
     return encoder
 
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.settings import (
     CbowSettings,
+    EncoderDecoderSettings,
     EncoderSettings,
     RecurrentSettings,
     Seq2SeqSettings,
     TransformerSettings,
 )
-from idiolect.plan.parameters import GATES, Settings, attention_matrices, mlp_matrices, recurrent_matrices
+from idiolect.plan.parameters import GATES, Settings, matrices, recurrent_matrices
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,15 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
         return Flops(6 * (settings.layers * GATES[settings.kind] * 2 * D * D + vocabulary * D), 0)
     if isinstance(settings, Seq2SeqSettings):
         return _seq2seq(settings, vocabulary, length or settings.context)
+    if isinstance(settings, EncoderDecoderSettings):
+        return _encoder_decoder(settings, vocabulary, length or settings.context)
     if isinstance(settings, TransformerSettings):
         span = min(length or settings.context, settings.window or settings.context)
         head = vocabulary * settings.width
         if isinstance(settings, EncoderSettings) and settings.head == "transform":
             head += settings.width**2
-        matrices = attention_matrices(settings) + mlp_matrices(settings) + round(predicted * head)
-        return Flops(6 * matrices, 12 * settings.layers * settings.heads * settings.d_head * span)
+        inner = matrices(settings) + round(predicted * head)
+        return Flops(6 * inner, 12 * settings.layers * settings.heads * settings.d_head * span)
     if isinstance(settings, CbowSettings):
         labels = 1.0  # of a place
         if settings.mode == "skipgram":
@@ -72,10 +75,17 @@ def _seq2seq(s: Seq2SeqSettings, V: int, S: int) -> Flops:
     for their energies, for what they add to the gates, for their sum.
     """
     D, E, C = s.width, s.d_embedding, s.d_annotation
-    matrices = sum(recurrent_matrices(s)) + E * (E + D + C) + V * E
+    inner = sum(recurrent_matrices(s)) + E * (E + D + C) + V * E
     if s.attention == "none":
-        return Flops(3 * matrices, 0)
-    return Flops(3 * (matrices + D * (D + C)), 3 * S * (D + GATES[s.cell] * D + C))
+        return Flops(3 * inner, 0)
+    return Flops(3 * (inner + D * (D + C)), 3 * S * (D + GATES[s.cell] * D + C))
+
+
+def _encoder_decoder(s: EncoderDecoderSettings, V: int, S: int) -> Flops:
+    """Of a pair of one position of the source and one of the target, half; the target's read both sequences."""
+    encoder = s.encoder or s.model_copy(update={"layers": s.n_encoder})
+    reads = encoder.layers * encoder.heads * encoder.d_head + 2 * s.layers * s.heads * s.d_head
+    return Flops(3 * (matrices(s) + (s.source_features or 0) * s.width + V * s.width), 6 * reads * S)
 
 
 def mfu(flops_per_token: float, tokens_per_second: float, peak: float) -> float:

@@ -17,12 +17,13 @@ from idiolect.adapt.settings import LabelledSettings
 from idiolect.errors import Exit, UserError
 from idiolect.models.settings import (
     CbowSettings,
+    EncoderDecoderSettings,
     NGramSettings,
     RecurrentSettings,
     Seq2SeqSettings,
     TransformerSettings,
 )
-from idiolect.plan.parameters import Settings, attention_matrices, count, mlp_matrices
+from idiolect.plan.parameters import Settings, count, matrices
 from idiolect.train.settings import TrainSettings
 
 Network = RecurrentSettings | Seq2SeqSettings | TransformerSettings
@@ -35,7 +36,14 @@ FEWEST_ROWS = 2048
 """Rows of logits that a chunk has at least; likewise."""
 TOGETHER = 1 << 24
 """Most numbers that Muon iterates at once; `train.optimisers` owns it, a test holds them equal."""
-FRAGMENTS = {"decoder": 0.75, "encoder": 0.75, "rnn": 0.4, "gru": 0.2, "lstm": 0.2, "seq2seq": 0.2, "cbow": 0.4}
+FRAGMENTS = {
+    **dict.fromkeys(("decoder", "encoder", "encoder-decoder"), 0.75),
+    "rnn": 0.4,
+    "gru": 0.2,
+    "lstm": 0.2,
+    "seq2seq": 0.2,
+    "cbow": 0.4,
+}
 """Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
 MIXED = 1.5
 """… and this much more where they come and go between others that stay: micro-batches, recomputed layers."""
@@ -102,9 +110,11 @@ def training_memory(
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
     fused = device == "cpu" and precision == "bf16"  # `models.fused`, where there is a compiler for it
-    products = fused and model.kind in ("decoder", "encoder", "lstm", "seq2seq") and _products()
+    products = fused and model.kind in ("decoder", "encoder", "encoder-decoder", "lstm", "seq2seq") and _products()
     if isinstance(model, Seq2SeqSettings):
         layer, ends = _seq2seq(model, B, T, e, products)
+    elif isinstance(model, EncoderDecoderSettings):
+        layer, ends = _encoder_decoder(model, B, T, e, fused, products)
     else:
         layer, ends = _layer(model, B, T, e, packed, fused, products), _ends(model, B, T, packed, products)
     activations = ends + model.layers * layer.kept
@@ -224,6 +234,27 @@ def _seq2seq(s: Seq2SeqSettings, B: int, T: int, e: int, products: bool) -> tupl
     return _Layer(kept, n * D * 4 * (vectors // 2 + 2)), n * (8 + 4 * D * reading + 4 * 5 * s.d_embedding)
 
 
+def _encoder_decoder(
+    s: EncoderDecoderSettings, B: int, T: int, e: int, fused: bool, products: bool
+) -> tuple[_Layer, int]:
+    """A layer of each side, and what lies around the layers, where half of B T positions are the target's.
+
+    Attention itself drops nothing. Without the fused kernel biases of distances are added to scores, which torch then
+    keeps whole.
+    """
+    n, plain = B * T // 2, s.model_copy(update={"dropout": 0.0})
+    block = _layer(plain, B, T // 2, e, False, fused, products)
+    q, kv = s.heads * s.d_head, s.n_kv * s.d_head
+    norm = 4 * s.width * (2 if s.norm == "rms" and not fused else 1)
+    cross = norm + e * s.width + e * (2 * q + 2 * kv) + 4 * s.heads
+    dropped = e * s.width if s.dropout else 0  # the mask of what a sublayer adds, as numbers
+    scores = 2 * 4 * s.heads * T if s.position == "relative" and not fused else 0
+    encoder = s.encoder.layers if s.encoder else s.n_encoder
+    kept = (s.layers + encoder) * block.kept + n * s.layers * cross
+    kept += n * (2 * encoder + 3 * s.layers) * dropped + n * (encoder + s.layers) * scores
+    return _Layer(kept // s.layers, block.passing), 2 * _ends(plain, B, T // 2, False, products)
+
+
 def _ends(s: RecurrentSettings | TransformerSettings, B: int, T: int, packed: bool, products: bool) -> int:
     """What is kept before the first layer and after the last: ids, final norm, hidden vectors, their gradient."""
     n, D = B * T, s.width
@@ -264,9 +295,7 @@ def _optimizer(s: Network | CbowSettings, train: TrainSettings, N: int) -> int:
 
 def _matrices(s: Network) -> int:
     """Weights of the hidden matrices."""
-    if isinstance(s, TransformerSettings):
-        return attention_matrices(s) + mlp_matrices(s)
-    return count(s, 0).inner
+    return matrices(s) if isinstance(s, TransformerSettings) else count(s, 0).inner
 
 
 def _without_zeros(**items: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.settings import (
     CbowSettings,
+    EncoderDecoderSettings,
     EncoderSettings,
     NGramSettings,
     RecurrentSettings,
@@ -59,6 +60,8 @@ def count(settings: Settings, vocabulary: int, tokens: int | None = None) -> Par
         return _seq2seq(settings, vocabulary)
     if isinstance(settings, CbowSettings):  # input vectors, and output vectors
         return _parts(embedding=vocabulary * settings.width, head=vocabulary * settings.width)
+    if isinstance(settings, EncoderDecoderSettings):
+        return _encoder_decoder(settings, vocabulary)
     return _decoder(settings, vocabulary)
 
 
@@ -90,6 +93,37 @@ def _encoder(s: EncoderSettings, V: int) -> Parameters:
     }
     parts = _decoder(s, V).parts
     return _parts(**{name: parts.get(name, 0) + more.get(name, 0) for name in {**parts, **more}})
+
+
+def _encoder_decoder(s: EncoderDecoderSettings, V: int) -> Parameters:
+    """A decoder whose blocks have a second attention with its norm, and an encoder: blocks without one, and a norm.
+
+    An encoder of settings of its own counts as one part, without what makes logits of its output.
+    """
+    D, norm = s.width, s.width * (2 if s.norm == "layer" else 1)
+    decoder, one = dict(_decoder(s, V).parts), s.model_copy(update={"layers": 1})
+    attention, biases = attention_matrices(one), _attention_biases(s)
+    more = {
+        "attention": s.layers * attention,
+        "biases": s.layers * biases,
+        "norms": s.layers * (norm * (2 if s.norm_place == "both" else 1) + (2 * s.d_head if s.qk_norm else 0)),
+        "distances": s.relative_buckets * s.heads if s.position == "relative" else 0,
+    }
+    if s.encoder is not None:
+        body = s.encoder.model_copy(update={"head": "none", "pooler": False, "tied": True})
+        more["encoder"] = _encoder(body, V).total
+    else:
+        frames, blocks = s.source_features, _decoder(s.model_copy(update={"layers": s.n_encoder}), V).parts
+        sources = {
+            "embedding": 0 if s.shared_embedding or frames else V * D,
+            "frames": (frames + 1) * D if frames else 0,
+            "positions": (s.longest_source or 0) * D if s.position == "learned" else 0,
+            "distances": more["distances"],
+            "head": 0,
+        }
+        for name, size in {**blocks, **sources}.items():
+            more[name] = more.get(name, 0) + size
+    return _parts(**{name: decoder.get(name, 0) + more.get(name, 0) for name in {**decoder, **more}})
 
 
 def _recurrent(s: RecurrentSettings, V: int) -> Parameters:
@@ -143,13 +177,22 @@ def _ngram(s: NGramSettings, V: int, tokens: int | None) -> Parameters:
 
 
 def attention_matrices(s: TransformerSettings) -> int:
-    """Weights of all attention projections: L D d (2 H + 2 K)."""
+    """Weights of all attention projections of one stack of blocks: L D d (2 H + 2 K)."""
     return s.layers * s.width * s.d_head * 2 * (s.heads + s.n_kv)
 
 
 def mlp_matrices(s: TransformerSettings) -> int:
-    """Weights of all MLPs: 2 L D W, and 3 L D W when gated."""
+    """Weights of all MLPs of one stack of blocks: 2 L D W, and 3 L D W when gated."""
     return s.layers * (3 if s.gated else 2) * s.width * s.d_mlp
+
+
+def matrices(s: TransformerSettings) -> int:
+    """Weights of the matrices of all blocks; where there are two stacks, of both, and of what joins them."""
+    here = attention_matrices(s) + mlp_matrices(s)
+    if not isinstance(s, EncoderDecoderSettings):
+        return here
+    encoder = s.encoder or s.model_copy(update={"layers": s.n_encoder})
+    return here + attention_matrices(s) + attention_matrices(encoder) + mlp_matrices(encoder)
 
 
 def kaplan(layers: int, width: int, attention_width: int, mlp_width: int) -> int:
