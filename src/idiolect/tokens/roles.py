@@ -8,6 +8,8 @@ END, PAD, UNKNOWN = "<|endoftext|>", "<|pad|>", "<|unknown|>"
 """Our control tokens: ids 0 and 1, and 2 for the kinds that can meet words they do not know."""
 MASK = "<|mask|>"
 """Hides a token from a model that is to fill it in; where it is wanted, the last id."""
+SENTINEL = "<extra_id_{}>"
+"""Each stands for one span that was left out of a text, as T5 calls them; where they are wanted, the last ids."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ import tokenizers
 from idiolect import files
 from idiolect.errors import UserError
 from idiolect.tokens import bytepairs, describe, folder, tables
-from idiolect.tokens.roles import MASK, Roles
+from idiolect.tokens.roles import MASK, SENTINEL, Roles
 from idiolect.tokens.stream import TextStream
 
 T = TypeVar("T")
@@ -121,6 +122,22 @@ class Tokenizer:
             return self
         spec = copy.deepcopy(self._spec)
         return Tokenizer(spec, replace(self._roles, mask=folder.add(spec, MASK)), self.kind, self.loses)
+
+    def with_sentinels(self, n: int) -> Tokenizer:
+        """This tokenizer, or where it has fewer sentinels, one that has n, the new ones after all other ids."""
+        if len(self.sentinels) >= n:
+            return self
+        spec = copy.deepcopy(self._spec)
+        for number in range(len(self.sentinels), n):
+            folder.add(spec, SENTINEL.format(number))
+        return Tokenizer(spec, self._roles, self.kind, self.loses)
+
+    @functools.cached_property
+    def sentinels(self) -> np.ndarray:
+        """The ids that stand for spans left out of a text, in the order in which they are used, int64 [n]."""
+        special = {token["content"]: token["id"] for token in self._spec["added_tokens"] if token["special"]}
+        found = itertools.takewhile(special.__contains__, map(SENTINEL.format, itertools.count()))
+        return np.array([special[name] for name in found], dtype=np.int64)
 
     def framed(self, ids: Sequence[int]) -> list[int]:
         """The ids of a text between what marks its ends for a model that reads it whole, such as [CLS] and [SEP].
