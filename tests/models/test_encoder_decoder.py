@@ -12,7 +12,7 @@ from idiolect.models import fused
 from idiolect.models.build import build
 from idiolect.models.encoder_decoder import attention_maps
 from idiolect.models.relative import bucket, sinusoids
-from idiolect.models.settings import EncoderDecoderSettings, EncoderSettings
+from idiolect.models.settings import EncoderDecoderSettings, EncoderSettings, EncoderSideSettings
 
 V, B, T, S = 23, 5, 17, 13
 LENGTHS = torch.tensor([13, 1, 7, 12, 2])
@@ -56,6 +56,15 @@ SETTINGS = {
     ),
     "frames": EncoderDecoderSettings(layers=2, heads=2, width=12, context=19, source_features=5, position="sinusoidal"),
     "own encoder": EncoderDecoderSettings(layers=1, heads=5, width=15, context=19, encoder=BERT),
+    "other side": EncoderDecoderSettings(
+        layers=1,
+        heads=5,
+        width=15,
+        context=19,
+        position="rope",
+        head_width=2,
+        encoder=EncoderSideSettings(layers=2, heads=3, width=15, context=19, position="learned"),
+    ),
 }
 
 
@@ -179,8 +188,9 @@ def test_an_empty_source_is_one_position_of_padding(model, ids, source):
 def test_maps_of_attention_sum_to_one_and_show_what_is_read(model, ids, source):
     maps = attention_maps(model, ids[0], source[0])
     L, H = model.settings.layers, model.settings.heads
-    encoder = model.settings.encoder or model.settings
-    shapes = [(encoder.layers if encoder is BERT else model.settings.n_encoder, encoder.heads, S, S)]
+    encoder = model.settings.encoder
+    blocks = model.settings.n_encoder if encoder is None else encoder.layers
+    shapes = [(blocks, (encoder or model.settings).heads, S, S)]
     shapes += [(L, H, T, T), (L, H, T, S)]
     for found, shape in zip((maps.encoder, maps.decoder, maps.source), shapes, strict=True):
         assert found.shape == shape

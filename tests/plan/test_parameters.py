@@ -16,6 +16,7 @@ from idiolect.models.settings import (
     DecoderSettings,
     EncoderDecoderSettings,
     EncoderSettings,
+    EncoderSideSettings,
     NGramSettings,
     RecurrentSettings,
     Seq2SeqSettings,
@@ -129,11 +130,16 @@ def test_an_encoder_decoder_holds_what_the_formula_says(shape):
         assert count(settings, 101).total == sum(p.numel() for p in model.parameters()), style
         sides = [p for name, p in model.named_parameters() if ".blocks." in name and p.dim() == 2]
         assert matrices(settings) == sum(p.numel() for p in sides), style
-    encoder = EncoderSettings(width=settings.width, heads=1, head_width=4, head="transform", pooler=True, token_types=2)
-    settings = EncoderDecoderSettings(layers=3, context=19, **shape, encoder=encoder)
-    model = build(settings, 101, device="meta")
-    assert count(settings, 101).total == sum(p.numel() for p in model.parameters())
-    assert count(settings, 101).parts["encoder"] == sum(p.numel() for p in model.encoder.parameters())
+    some = {"width": settings.width, "heads": 1, "head_width": 4}
+    for encoder in (
+        EncoderSettings(**some, head="transform", pooler=True, token_types=2),
+        EncoderSideSettings(**some),
+        EncoderSideSettings(**some, position="learned", source_features=3),
+    ):
+        settings = EncoderDecoderSettings(layers=3, context=19, **shape, encoder=encoder)
+        model = build(settings, 101, device="meta")
+        assert count(settings, 101).total == sum(p.numel() for p in model.parameters())
+        assert count(settings, 101).parts["encoder"] == sum(p.numel() for p in model.encoder.parameters())
 
 
 def test_an_lstm_by_hand():

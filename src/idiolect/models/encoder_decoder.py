@@ -20,7 +20,7 @@ from idiolect.models.contract import Network, last_positions
 from idiolect.models.decoder import BLOCK, KeyValues, empty_cache
 from idiolect.models.encoder import Encoder
 from idiolect.models.score import score
-from idiolect.models.settings import EncoderDecoderSettings, EncoderSettings
+from idiolect.models.settings import EncoderDecoderSettings, EncoderSideSettings
 from idiolect.models.sides import CrossBlock, Reads, Side, Source, joined, within
 
 
@@ -79,9 +79,8 @@ class EncoderDecoder(Network):
         self.context = settings.context
         self.embedding = nn.Embedding(vocabulary, settings.width)
         """Of the target, and of the source where they share one."""
-        own = settings.encoder
-        self.encoder = Side(settings, vocabulary, causal=False) if own is None else bare(own, vocabulary)
-        self.decoder = Side(settings, vocabulary, causal=True)
+        self.encoder = encoder_of(settings, vocabulary)
+        self.decoder = Side(settings, True, settings.layers)
         self.head = nn.Linear(settings.width, vocabulary, bias=False)
         self.tie()
 
@@ -273,9 +272,13 @@ def attention_maps(model: EncoderDecoder, ids: Tensor, source: Tensor) -> Attent
     return AttentionMaps(*(torch.stack(maps) for maps in found.values()))
 
 
-def bare(settings: EncoderSettings, vocabulary: int) -> Encoder:
-    """An encoder without what makes logits of its output."""
-    encoder = Encoder(settings, vocabulary)
+def encoder_of(s: EncoderDecoderSettings, vocabulary: int) -> Side | Encoder:
+    """The encoder of the settings: like the decoder, or one of its own, less what would make logits of its output."""
+    if s.encoder is None:
+        return Side(s, False, s.n_encoder, None if s.shared_embedding else vocabulary)
+    if isinstance(s.encoder, EncoderSideSettings):
+        return Side(s.encoder, False, s.encoder.layers, vocabulary)
+    encoder = Encoder(s.encoder, vocabulary)
     for part in encoder.token_parts:
         delattr(encoder, part)
     return encoder

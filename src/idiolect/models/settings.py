@@ -289,47 +289,75 @@ class EncoderSettings(TransformerSettings):
         return self
 
 
-class EncoderDecoderSettings(TransformerSettings):
-    """A transformer that reads a source and writes a target, in the T5 and the 2017 styles; the default is T5's."""
+class SideSettings(TransformerSettings):
+    """What the encoder and the decoder of one transformer have in common, whichever reads what."""
 
-    kind: Literal["encoder-decoder"] = "encoder-decoder"
-    """The family."""
-    encoder_layers: int | None = Field(default=None, ge=1)
-    """Blocks of the encoder; unset: as many as the decoder has (layers)."""
-    encoder: EncoderSettings | None = None
-    """An encoder of settings of its own, as one that was trained before; unset: one like the decoder."""
     position: Literal["rope", "learned", "sinusoidal", "relative", "none"] = "relative"
     """As in every transformer; none of them reaches from target to source."""
     source_context: int | None = Field(default=None, ge=1)
     """Longest source, in tokens; unset: no limit, but `context` where positions are learned."""
     source_features: int | None = Field(default=None, ge=1)
     """Numbers in a frame, of a source that is frames (sound, a picture's rows); unset: it is tokens."""
-    shared_embedding: bool = True
-    """Use one embedding for source and target, where the source is tokens and the encoder has none of its own."""
     scaled_embedding: bool = False
     """Multiply what is embedded by √width, as the 2017 transformer."""
     scaled_scores: bool = False
     """Divide the scores of attention by √head_width; T5 does not, and makes its first queries smaller instead."""
-    scaled_head: bool = True
-    """Divide by √width before the head, as T5."""
     relative_buckets: int = Field(default=32, ge=4)
     """Buckets of distances, with position = "relative"."""
     relative_distance: int = Field(default=128, ge=2)
     """Distance from which all are in one bucket."""
+
+    @model_validator(mode="after")
+    def _check_side(self) -> Self:
+        problems = []
+        if self.window is not None:
+            problems.append("an encoder-decoder has no window")
+        if self.relative_buckets % 2 or self.relative_distance <= self.relative_buckets // 2:
+            problems.append("relative_buckets must be even, and relative_distance above half of them")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def longest_source(self) -> int | None:
+        """Positions that a source can have; None: no limit."""
+        return self.source_context or (self.context if self.position == "learned" else None)
+
+
+class EncoderSideSettings(SideSettings):
+    """The encoder of an encoder-decoder, under another decoder."""
+
+    kind: Literal["encoder-side"] = "encoder-side"
+    """What it is."""
+
+
+class EncoderDecoderSettings(SideSettings):
+    """A transformer that reads a source and writes a target, in the T5 and the 2017 styles; the default is T5's."""
+
+    free: ClassVar[tuple[str, ...]] = ("dropout", "freeze_encoder")
+
+    kind: Literal["encoder-decoder"] = "encoder-decoder"
+    """The family."""
+    encoder_layers: int | None = Field(default=None, ge=1)
+    """Blocks of the encoder; unset: as many as the decoder has (layers)."""
+    encoder: Annotated[EncoderSettings | EncoderSideSettings, Field(discriminator="kind")] | None = None
+    """An encoder of settings of its own, as one that was trained before; unset: one like the decoder."""
+    freeze_encoder: bool = Field(default=False, exclude=True)
+    """Leave the encoder's weights as they are while training, but for an embedding that the decoder shares."""
+    shared_embedding: bool = True
+    """Use one embedding for source and target, where the source is tokens and the encoder has none of its own."""
+    scaled_head: bool = True
+    """Divide by √width before the head, as T5."""
     start_id: int | None = Field(default=None, ge=0)
     """The id that a target is written after; unset: the one that begins a text (T5: the padding id)."""
 
     @model_validator(mode="after")
-    def _check_sides(self) -> Self:
+    def _check_encoder(self) -> Self:
         problems = []
         if self.encoder is not None and self.encoder.width != self.width:
             problems.append(f"the encoder's width ({self.encoder.width}) must be the decoder's ({self.width})")
         if self.encoder is not None and (self.encoder_layers, self.source_features) != (None, None):
             problems.append("an encoder of its own settings takes no encoder_layers or source_features from here")
-        if self.window is not None:
-            problems.append("an encoder-decoder has no window")
-        if self.relative_buckets % 2 or self.relative_distance <= self.relative_buckets // 2:
-            problems.append("relative_buckets must be even, and relative_distance above half of them")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -342,9 +370,11 @@ class EncoderDecoderSettings(TransformerSettings):
     @property
     def longest_source(self) -> int | None:
         """Positions that a source can have; None: no limit."""
-        if self.encoder is not None:
-            return min(self.encoder.context, self.source_context or self.encoder.context)
-        return self.source_context or (self.context if self.position == "learned" else None)
+        if self.encoder is None:
+            return super().longest_source
+        own = self.encoder.context if isinstance(self.encoder, EncoderSettings) else self.encoder.longest_source
+        limits = [limit for limit in (own, self.source_context) if limit is not None]
+        return min(limits, default=None)
 
 
 FAMILIES: dict[str, type[FamilySettings]] = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from idiolect.models import layers
 from idiolect.models.relative import RelativeBias, sinusoids
-from idiolect.models.settings import EncoderDecoderSettings
+from idiolect.models.settings import SideSettings
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Source:
 class CrossBlock(layers.Block):
     """x + attention(norm(x)), then x + cross(norm(x), source), then x + mlp(norm(x)); norm_place moves the norms."""
 
-    def __init__(self, settings: EncoderDecoderSettings, attention: layers.Attention) -> None:
+    def __init__(self, settings: SideSettings, attention: layers.Attention) -> None:
         super().__init__(settings, attention)
         self.cross_norm = layers.norm(settings.width, settings)
         self.cross = layers.CrossAttention(settings, scale=attention.scale, dropout=attention.dropout)
@@ -64,20 +64,20 @@ class CrossBlock(layers.Block):
 class Side(nn.Module):
     """The encoder or the decoder: blocks, what tells them of positions, and the norm at their end."""
 
-    def __init__(self, s: EncoderDecoderSettings, vocabulary: int, causal: bool) -> None:
+    def __init__(self, s: SideSettings, causal: bool, number: int, vocabulary: int | None = None) -> None:
+        """number: of blocks. vocabulary: ids of an embedding of the encoder's own; None: it has none."""
         super().__init__()
         self.settings, self.causal = s, causal
         frames = None if causal else s.source_features
         self.projection = None if frames is None else nn.Linear(frames, s.width)
-        own = not causal and frames is None and not s.shared_embedding
-        self.embedding = nn.Embedding(vocabulary, s.width) if own else None
+        own = frames is None and vocabulary is not None
+        self.embedding = nn.Embedding(vocabulary or 0, s.width) if own else None
         context = s.context if causal else s.longest_source or 0
         self.position = nn.Embedding(context, s.width) if s.position == "learned" else None
         of_distances = (s.heads, s.relative_buckets, s.relative_distance, causal)
         self.relative = RelativeBias(*of_distances) if s.position == "relative" else None
         self.dropout = nn.Dropout(s.dropout)
-        kind, number = (CrossBlock, s.layers) if causal else (layers.Block, s.n_encoder)
-        scale = None if s.scaled_scores else 1.0
+        kind, scale = CrossBlock if causal else layers.Block, None if s.scaled_scores else 1.0
         self.blocks = nn.ModuleList(kind(s, layers.Attention(s, scale=scale, dropout=0.0)) for _ in range(number))
         self.norm = nn.Identity() if s.norm_place == "residual" else layers.norm(s.width, s)
 

@@ -17,6 +17,7 @@ from idiolect.models.settings import (
     NGramSettings,
     RecurrentSettings,
     Seq2SeqSettings,
+    SideSettings,
     TransformerSettings,
 )
 
@@ -100,7 +101,7 @@ def _encoder_decoder(s: EncoderDecoderSettings, V: int) -> Parameters:
 
     An encoder of settings of its own counts as one part, without what makes logits of its output.
     """
-    D, norm = s.width, s.width * (2 if s.norm == "layer" else 1)
+    norm = s.width * (2 if s.norm == "layer" else 1)
     decoder, one = dict(_decoder(s, V).parts), s.model_copy(update={"layers": 1})
     attention, biases = attention_matrices(one), _attention_biases(s)
     more = {
@@ -109,21 +110,28 @@ def _encoder_decoder(s: EncoderDecoderSettings, V: int) -> Parameters:
         "norms": s.layers * (norm * (2 if s.norm_place == "both" else 1) + (2 * s.d_head if s.qk_norm else 0)),
         "distances": s.relative_buckets * s.heads if s.position == "relative" else 0,
     }
-    if s.encoder is not None:
-        body = s.encoder.model_copy(update={"head": "none", "pooler": False, "tied": True})
-        more["encoder"] = _encoder(body, V).total
+    if isinstance(s.encoder, EncoderSettings):
+        more["encoder"] = _encoder(
+            s.encoder.model_copy(update={"head": "none", "pooler": False, "tied": True}), V
+        ).total
+    elif s.encoder is not None:
+        more["encoder"] = sum(_side(s.encoder, s.encoder.layers, V).values())
     else:
-        frames, blocks = s.source_features, _decoder(s.model_copy(update={"layers": s.n_encoder}), V).parts
-        sources = {
-            "embedding": 0 if s.shared_embedding or frames else V * D,
-            "frames": (frames + 1) * D if frames else 0,
-            "positions": (s.longest_source or 0) * D if s.position == "learned" else 0,
-            "distances": more["distances"],
-            "head": 0,
-        }
-        for name, size in {**blocks, **sources}.items():
+        for name, size in _side(s, s.n_encoder, 0 if s.shared_embedding else V).items():
             more[name] = more.get(name, 0) + size
     return _parts(**{name: decoder.get(name, 0) + more.get(name, 0) for name in {**decoder, **more}})
+
+
+def _side(s: SideSettings, layers: int, V: int) -> dict[str, int]:
+    """An encoder of `layers` blocks with an embedding of V ids of its own, or with one for frames."""
+    frames = s.source_features
+    return {
+        **_decoder(s.model_copy(update={"layers": layers}), 0).parts,
+        "embedding": 0 if frames else V * s.width,
+        "frames": (frames + 1) * s.width if frames else 0,
+        "positions": (s.longest_source or 0) * s.width if s.position == "learned" else 0,
+        "distances": s.relative_buckets * s.heads if s.position == "relative" else 0,
+    }
 
 
 def _recurrent(s: RecurrentSettings, V: int) -> Parameters:

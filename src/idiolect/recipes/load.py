@@ -59,7 +59,7 @@ def load(name: str, overrides: Sequence[str] = (), *, text_needed: bool = True) 
 
     Changing `model.kind` keeps what the new family shares with the recipe's own (layers, width, context, …) and drops
     the rest of the file's model keys, so one key changes the family. `model.from` puts the settings and the tokenizer
-    of another model in the place of the recipe's (see `parent.inherit`).
+    of another model in the place of the recipe's (see `parent.inherit`), `model.encoder.from` those of an encoder.
     Raises UserError with every problem of the recipe at once.
     """
     base = tables(name)
@@ -85,14 +85,21 @@ def load(name: str, overrides: Sequence[str] = (), *, text_needed: bool = True) 
 
 
 def _inherited(base: dict[str, Any], merged: dict[str, Any], overrides: Sequence[str] = ()) -> bool:
-    """Whether the recipe starts from a model, whose settings and tokenizer are then put into `merged`."""
+    """Whether the recipe starts from a model, whose settings and tokenizer are then put into `merged`.
+
+    Those of an encoder, too; the recipe then says itself what else the model is.
+    """
     model = merged.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("from"), str):
+    if not isinstance(model, dict):
+        return False
+    encoder = model.get("encoder")
+    whole = isinstance(model.get("from"), str)
+    if not whole and not (isinstance(encoder, dict) and isinstance(encoder.get("from"), str)):
         return False
     from idiolect.recipes import parent  # torch, which a recipe that starts from nothing does without
 
-    parent.inherit(base, merged, overrides)
-    return True
+    (parent.inherit if whole else parent.inherit_encoder)(base, merged, overrides)
+    return whole
 
 
 def _kind(recipe: dict[str, Any]) -> Any:

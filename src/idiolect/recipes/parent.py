@@ -1,20 +1,30 @@
-"""The model that a recipe starts from (`model.from`): its settings, its tokenizer and its weights."""
+"""What a recipe starts from, a model (`model.from`) or an encoder under a new decoder (`model.encoder.from`)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from idiolect import files
+from idiolect.config import Settings
 from idiolect.errors import UserError
 from idiolect.interop import folder
 from idiolect.models.build import build
 from idiolect.models.contract import Network
-from idiolect.models.settings import FamilySettings, NGramSettings
+from idiolect.models.encoder_decoder import EncoderDecoder
+from idiolect.models.settings import (
+    EncoderDecoderSettings,
+    EncoderSettings,
+    EncoderSideSettings,
+    FamilySettings,
+    NGramSettings,
+    SideSettings,
+)
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -30,21 +40,61 @@ def inherit(base: Mapping[str, Any], merged: dict[str, Any], overrides: Sequence
     said = {text.partition("=")[0].strip() for text in overrides}
     if "from" in base.get("model", {}):
         said |= {f"{table}.{key}" for table in ("model", "tokenizer") for key in base.get(table, {})}
-    settings, tokenizer = folder.describe(path).settings, Tokenizer.load(path)
+    settings = folder.describe(path).settings
     _refuse_what_cannot_go_on(settings, path)
-    learnt = TokenizerSettings(kind=tokenizer.kind, size=tokenizer.size, from_=path)
-    problems = []
-    for table, theirs, free in (("model", settings, settings.free), ("tokenizer", learnt, ())):
-        inherited = {**theirs.model_dump(mode="json", by_alias=True, exclude_none=True), "from": str(path)}
-        ours = merged.get(table, {})
-        for key in sorted(key for key in ours if f"{table}.{key}" in said):
-            if key in free:
-                inherited[key] = ours[key]
-            elif key != "from" and ours[key] != getattr(theirs, key, None):
-                problems.append(f"{table}.{key} = {ours[key]!r}, but that of {path} is {getattr(theirs, key, None)!r}")
-        merged[table] = inherited
+    problems = _put(merged, "model", settings, path, said, "model")
+    problems += _put(merged, "tokenizer", _learnt(path), path, said, "tokenizer")
     if problems:
         raise UserError("; ".join(problems), "leave out what the model in model.from decides")
+
+
+def inherit_encoder(base: Mapping[str, Any], merged: dict[str, Any], overrides: Sequence[str]) -> None:
+    """As `inherit`, for the encoder in `model.encoder.from`: its settings, and its tokenizer for source and target."""
+    path = folder.find(Path(merged["model"]["encoder"]["from"]))
+    said = {text.partition("=")[0].strip() for text in overrides}
+    before = base.get("model", {}).get("encoder", {})
+    if "from" in before:
+        said |= {f"tokenizer.{key}" for key in base.get("tokenizer", {})} | {f"model.encoder.{key}" for key in before}
+    settings = _encoder_of(folder.describe(path).settings, path)
+    problems = _put(merged["model"], "encoder", settings, path, said, "model.encoder")
+    problems += _put(merged, "tokenizer", _learnt(path), path, said, "tokenizer")
+    if problems:
+        raise UserError("; ".join(problems), "leave out what the encoder in model.encoder.from decides")
+
+
+def _learnt(path: Path) -> TokenizerSettings:
+    tokenizer = Tokenizer.load(path)
+    return TokenizerSettings(kind=tokenizer.kind, size=tokenizer.size, from_=path)
+
+
+def _put(
+    tables: dict[str, Any], key: str, theirs: Settings, path: Path, said: Collection[str], table: str
+) -> list[str]:
+    """Puts `theirs` into tables[key]; returns what was said of that table besides and is not so."""
+    inherited = {**theirs.model_dump(mode="json", by_alias=True, exclude_none=True), "from": str(path)}
+    ours, free, problems = tables.get(key, {}), getattr(theirs, "free", ()), []
+    for name in sorted(name for name in ours if f"{table}.{name}" in said):
+        if name in free:
+            inherited[name] = ours[name]
+        elif name != "from" and ours[name] != getattr(theirs, name, None):
+            value = getattr(theirs, name, None)
+            problems.append(f"{table}.{name} = {ours[name]!r}, but that of {path} is {value!r}")
+    tables[key] = inherited
+    return problems
+
+
+def _encoder_of(settings: FamilySettings, path: Path) -> EncoderSettings | EncoderSideSettings:
+    """The settings of a model's encoder. Raises UserError when it has none that another decoder could read."""
+    if isinstance(settings, EncoderSettings):
+        return settings
+    if not isinstance(settings, EncoderDecoderSettings):
+        what = f"{path} is a model of the kind {settings.kind}, which has no encoder that can be put elsewhere"
+        raise UserError(what, "name a model of the kind encoder or encoder-decoder")
+    if settings.encoder is not None:
+        return settings.encoder
+    names = SideSettings.model_fields.keys() - {"kind", "from_"}
+    side = {name: getattr(settings, name) for name in names} | {"layers": settings.n_encoder}
+    return EncoderSideSettings.model_validate(side)
 
 
 def _refuse_what_cannot_go_on(settings: FamilySettings, path: Path) -> None:
@@ -65,6 +115,30 @@ def weights(settings: FamilySettings) -> Network:
     model.load_state_dict(parent.state_dict(), assign=True)
     model.tie()
     return model
+
+
+def put_encoder(model: EncoderDecoder, settings: EncoderDecoderSettings) -> None:
+    """Puts the encoder of `settings.encoder.from_` into a model, if there is one, and freezes it where asked to.
+
+    Rows of an embedding that one of them has and the other has not are left out, or as they are: no text has their ids.
+    """
+    if settings.encoder is not None and settings.encoder.from_ is not None:
+        parent = folder.load(folder.find(settings.encoder.from_), dtype=torch.float32).model
+        theirs = encoder_tensors(parent)
+        for name, mine in model.encoder.state_dict().items():
+            rows = min(len(mine), len(theirs[name])) if name == "embedding.weight" else len(mine)
+            mine[:rows] = theirs[name][:rows]
+    if settings.freeze_encoder:
+        model.encoder.requires_grad_(False)
+
+
+def encoder_tensors(parent: Any) -> dict[str, Tensor]:
+    """The tensors of a model's encoder by the names they have in it, its embedding among them where it reads tokens."""
+    tensors = dict(parent.state_dict())
+    if not isinstance(parent, EncoderDecoder):
+        return tensors
+    own = {name.removeprefix("encoder."): x for name, x in tensors.items() if name.startswith("encoder.")}
+    return {"embedding.weight": tensors["embedding.weight"], **own}
 
 
 def fingerprint(path: Path) -> str:

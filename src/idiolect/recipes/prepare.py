@@ -9,6 +9,7 @@ from pathlib import Path
 
 from idiolect import config, devices, files
 from idiolect.data.settings import DataSettings
+from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes import parent
 from idiolect.recipes.settings import Recipe
 from idiolect.text.corpus import Corpus
@@ -52,8 +53,12 @@ def fingerprints(recipe: Recipe, train: str, held: str, tokenizer: Tokenizer) ->
         "tokenizer": tokenizer.fingerprint,
         "recipe": recipe_fingerprint(recipe),
     }
-    start = recipe.model.from_
-    return prints if start is None else prints | {"model.from": parent.fingerprint(start)}
+    model = recipe.model
+    if model.from_ is not None:
+        prints["model.from"] = parent.fingerprint(model.from_)
+    if isinstance(model, EncoderDecoderSettings) and model.encoder is not None and model.encoder.from_ is not None:
+        prints["model.encoder.from"] = parent.fingerprint(model.encoder.from_)
+    return prints
 
 
 def recipe_fingerprint(recipe: Recipe) -> str:

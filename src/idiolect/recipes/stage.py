@@ -8,6 +8,7 @@ from typing import Any
 
 from idiolect.data.batch import Batch
 from idiolect.models.build import build
+from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes import parent
 from idiolect.recipes.settings import Recipe
 from idiolect.tokens.tokenizer import Tokenizer
@@ -34,17 +35,22 @@ class Stage:
         return ("loss", "perplexity", "bits_per_byte")
 
     def model(self) -> Any:
-        """The model before its first step; its weights are fresh, or those of the model that the recipe starts from."""
-        if self.recipe.model.from_ is not None:
-            return parent.weights(self.recipe.model)
-        return build(
-            self.recipe.model,
-            self.tokenizer.size,
-            seed=self.recipe.train.seed,
-            begin_id=self.tokenizer.begin_id,
-            end_id=self.tokenizer.end_id,
-            pad_id=self.tokenizer.pad_id,
-        )
+        """The model before its first step; its weights are fresh, or those of what the recipe starts from."""
+        settings = self.recipe.model
+        if settings.from_ is not None:
+            found: Any = parent.weights(settings)
+        else:
+            found = build(
+                settings,
+                self.tokenizer.size,
+                seed=self.recipe.train.seed,
+                begin_id=self.tokenizer.begin_id,
+                end_id=self.tokenizer.end_id,
+                pad_id=self.tokenizer.pad_id,
+            )
+        if isinstance(settings, EncoderDecoderSettings):
+            parent.put_encoder(found, settings)
+        return found
 
     @property
     def tokens(self) -> int:
