@@ -1,6 +1,8 @@
 """Pairs of texts: what a batch of them holds, a run through the command's own functions, resumed exactly, refused."""
 
 import json
+import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -142,3 +144,31 @@ def test_a_task_and_a_model_that_do_not_go_together_are_refused(pairs):
     tables = {"data": {"train": [str(pairs)]}, "model": {"kind": "lstm"}, "task": {"kind": "pairs"}}
     with pytest.raises(UserError, match=r"task\.kind=pairs is not for model\.kind=lstm"):
         config.validate(Recipe, tables, "test")
+
+
+def test_answers_to_held_out_sources_are_measured_at_the_end(pairs, tmp_path, monkeypatch):
+    stage = tasks.prepare(recipe(pairs, task__metrics=["exact_match", "rouge"], task__answers=3), tmp_path)
+    model = build(stage.recipe.model, stage.tokenizer.size, seed=4)
+    right = dict(stage.held_texts)
+    wrong = stage.held_texts[1][0]
+
+    def answers(model, tokenizer, sources, settings):
+        texts = [tokenizer.decode(source.tolist()[:-1]) for source in sources]
+        return [Answer("?" if text == wrong else right[text]) for text in texts]
+
+    monkeypatch.setattr("idiolect.recipes.pairs.translate", answers)
+    found = stage.score(model)
+    assert found["answers"] == 3
+    for name in ("exact_match", "rouge1", "rougeL"):
+        assert name in stage.curves and found[name] == pytest.approx(2 / 3)
+    assert "exact_match" not in stage.score(model, 20)
+
+
+class Answer(NamedTuple):
+    text: str
+
+
+def test_a_metric_whose_library_is_missing_is_missed_before_the_training(pairs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    with pytest.raises(UserError, match="sacrebleu"):
+        tasks.prepare(recipe(pairs, task__metrics=["bleu"]), tmp_path)

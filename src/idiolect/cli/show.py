@@ -165,6 +165,12 @@ FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "entity_f1": "entity F1",
+    "exact_match": "exact match",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "bleu": "BLEU",
+    "chrf": "chrF",
 }
 """The held-out figures that the end of a run prints."""
 

@@ -48,6 +48,11 @@ class PairsTask(Settings):
     """The same for data.validation, where that is a plain text file."""
     prefix: str = ""
     """Text put before every source, which tells a model of many tasks what is asked."""
+    metrics: tuple[Literal["exact_match", "rouge", "bleu", "chrf"], ...] = ("exact_match",)
+    """What is measured at the end of the model's own answers to held-out sources, beside their loss; bleu and chrf
+    need sacrebleu."""
+    answers: int = Field(default=200, ge=0)
+    """How many held-out sources, the first ones, it answers for that, greedily."""
 
 
 class LabelsTask(Settings):

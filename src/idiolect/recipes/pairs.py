@@ -20,6 +20,7 @@ from idiolect.data.settings import DataSettings, PairsTask
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.translate import start_id, translate
 from idiolect.errors import UserError
+from idiolect.evaluate.overlap import METRICS
 from idiolect.evaluate.score import finite, lossy, perplexity, scoring
 from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
 from idiolect.recipes.settings import Recipe
@@ -59,6 +60,13 @@ class Pairs(Stage):
     """The held-out pairs."""
 
     @property
+    def curves(self) -> tuple[str, ...]:
+        """As every stage's, and the figures of the answers."""
+        task = self.recipe.doing
+        assert isinstance(task, PairsTask)
+        return *super().curves, *(key for metric in task.metrics for key in METRICS[metric](["a"], [["a"]]))
+
+    @property
     def tokens(self) -> int:
         """Tokens of training text, of sources and targets."""
         return len(self.train.sources.ids) + len(self.train.targets.ids)
@@ -90,7 +98,10 @@ class Pairs(Stage):
         return partial(objectives.translate, token_bytes=None if widths is None else torch.as_tensor(widths))
 
     def score(self, model: Any, tokens: int | None = None) -> dict[str, Any]:
-        """Loss, perplexity and bits per byte of the held-out targets, each given its source."""
+        """Loss, perplexity and bits per byte of the held-out targets, each given its source.
+
+        Over all of them, the task's metrics too, of what the model answers the first of their sources.
+        """
         n = len(self.held.targets)
         if tokens is not None:  # whole pairs, at least one
             n = max(1, int(np.searchsorted(self.held.targets.ends, tokens, side="right")) - 1)
@@ -99,7 +110,22 @@ class Pairs(Stage):
             for group in in_order(self.held.lengths[:n], ROWS):
                 loss = objectives.translate(model, self.layout(self.held, group).to(device))
                 nats, labels = nats + float(loss.total), labels + loss.count
-        return self._figures(nats, labels, int(self.held.bytes[:n].sum()))
+        figures = self._figures(nats, labels, int(self.held.bytes[:n].sum()))
+        return figures if tokens is not None else figures | self._answered(model)
+
+    def _answered(self, model: Any) -> dict[str, Any]:
+        task = self.recipe.doing
+        assert isinstance(task, PairsTask)
+        some = self.held_texts[: task.answers]
+        if not some or not task.metrics:
+            return {}
+        sources = [torch.from_numpy(self.held.sources[i].astype(np.int64)) for i in range(len(some))]
+        settings = DecodeSettings(temperature=0.0, max_tokens=model.context)
+        written = [answer.text for answer in translate(model, self.tokenizer, sources, settings)]
+        found: dict[str, Any] = {"answers": len(some)}
+        for metric in task.metrics:
+            found |= METRICS[metric](written, [[target] for _, target in some])
+        return found
 
     def _figures(self, nats: float, labels: int, bytes_: int) -> dict[str, Any]:
         reason = lossy(self.tokenizer)
@@ -155,7 +181,9 @@ def prepare(recipe: Recipe, folder: Path) -> Pairs:
     held_encoded = encode(texts, tokenizer, recipe.model)
     say(f"pairs: {len(encoded.sources):,}, {len(encoded.targets.ids):,} target tokens; held out {len(texts):,} pairs")
     prints = fingerprints(recipe, train.fingerprint, held.fingerprint, tokenizer)
-    return Pairs(recipe, tokenizer, prints, encoded, held_encoded, texts)
+    stage = Pairs(recipe, tokenizer, prints, encoded, held_encoded, texts)
+    assert stage.curves  # a metric whose library is missing is missed now, not after the training
+    return stage
 
 
 def encode(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, model: Any) -> Encoded:
