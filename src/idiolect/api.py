@@ -31,6 +31,8 @@ VERBS = {
     "explore": "idiolect.decode.verbs",
     "classify": "idiolect.decode.classify",
     "neighbours": "idiolect.decode.neighbours",
+    "fill": "idiolect.decode.fill",
+    "embed": "idiolect.decode.embed",
     "score": "idiolect.evaluate.verbs",
     "evaluate": "idiolect.evaluate.verbs",
     "export_model": "idiolect.interop.verbs",

@@ -81,7 +81,6 @@ def test_what_stands_in_the_place_of_the_chosen():
     others = shown[(shown != MASK) & (shown != 77)]
     assert 0.08 < len(others) / 6000 < 0.12 and len(set(others.tolist())) > 200
     assert set(others.tolist()) <= set(range(2, 258))
-    assert (hide(Batch(ids, ids), BYTES, draw(), always=True).ids[chosen] == MASK).all()
 
 
 def test_a_step_follows_from_data_seed_and_step_alone(encode):
@@ -127,14 +126,13 @@ def test_full_rows_do_not(encode):
     assert full(0)[0].lengths is None
 
 
-def test_held_out_masks_are_always_the_same_and_always_masks(encode):
+def test_held_out_masks_are_always_the_same(encode):
     held = held_out(encode(TEXTS), context=13, rows=3, **IDS)
     first, second = list(held_out_masks(held, BYTES)), list(held_out_masks(held, BYTES))
     assert len(first) == len(second) > 2
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a.ids, b.ids) and torch.equal(a.labels, b.labels)
-        assert (a.ids[a.labels != IGNORE] == MASK).all()
-        assert a.lengths is None or a.lengths.tolist() == (a.ids != 1).sum(1).tolist()
+        assert a.count and (a.lengths is None or a.lengths.tolist() == (a.ids != 1).sum(1).tolist())
 
 
 def test_a_tokenizer_without_a_mask_is_refused():

@@ -105,7 +105,7 @@ def test_longer_texts_than_the_context_are_refused(model):
 
 
 def test_it_cannot_continue_a_text_and_says_why(model):
-    with pytest.raises(UserError, match="cannot continue a text: it fills in what is hidden: it looks into the future"):
+    with pytest.raises(UserError, match="cannot continue a text: it fills in what is hidden, and so looks into the"):
         language_model(Loaded(model, None, {}, model.settings), "folder")
 
 

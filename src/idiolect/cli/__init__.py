@@ -29,6 +29,8 @@ VERBS = {
     "explore": "Decoding strategies side by side, the next-token distribution, and maps of what the model looked at.",
     "classify": "The label of a text, or the tag of each of its words.",
     "neighbours": "The words whose vectors are nearest to a word's, and analogies between words.",
+    "fill": "What stands under the masks of a text.",
+    "embed": "A text as one vector.",
     "score": "Log-probability, perplexity and bits per byte of a text.",
     "evaluate": "Score models on a file, beside the baselines.",
     "export": "Write a model in another format.",

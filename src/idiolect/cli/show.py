@@ -216,6 +216,26 @@ def streamed(prompt: str, pieces: Iterable[Any]) -> None:
             print(f"[{piece.finish_reason}]", file=sys.stderr)
 
 
+def filled(result: Mapping[str, Any], as_json: bool) -> None:
+    """The candidates of each mask, and the text filled in."""
+    if as_json:
+        json_object(result)
+        return
+    for number, found in enumerate(result["masks"], start=1):
+        name = "token" if len(result["masks"]) == 1 else f"mask {number}"
+        print(lines([name, "probability"], [(one["token"], one["probability"]) for one in found]) + "\n")
+    print(result["text"])
+
+
+def embedded(result: Mapping[str, Any], as_json: bool) -> None:
+    """The numbers of a text's vector, a line each text."""
+    if as_json:
+        json_object(result)
+        return
+    for vector in result.get("embeddings", [result.get("embedding")]):
+        print(" ".join(f"{number:.6g}" for number in vector))
+
+
 def classified(result: Mapping[str, Any], as_json: bool) -> None:
     """A text's label and the probabilities of all, or a line for each word with its tag."""
     if as_json:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from idiolect import api
 from idiolect.cli import show
-from idiolect.decode.settings import AnswerSettings, DecodeSettings, Precision
+from idiolect.decode.settings import AnswerSettings, DecodeSettings, Pool, Precision
 from idiolect.errors import UserError
 from idiolect.tokens.settings import TokenizerSettings
 
@@ -325,6 +325,48 @@ def explore(
         precision=precision,
     )
     show.text(found, json)
+
+
+def fill(model: Path, text: str, /, *, top: int = 5, precision: KeptIn = "stored", json: Json = False) -> None:
+    """Fill in the masks of a text: "The teacher <mask> the student".
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder of a model that fills in.
+    text
+        The text, with <mask> or [MASK] for each hidden word; `-` reads it from standard input.
+    top
+        How many candidates to show for each.
+    """
+    show.filled(api.fill(model, show.text_or_stdin(text), top=top, precision=precision), json)
+
+
+def embed(
+    model: Path,
+    /,
+    *text: str,
+    pool: Pool = "mean",
+    normalise: bool = False,
+    precision: KeptIn = "stored",
+    json: Json = False,
+) -> None:
+    """Turn each text into one vector.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder of any neural family.
+    text
+        One or more texts; a single `-` reads one from standard input.
+    pool
+        The mean over all tokens, or the first (cls) or last token's vector.
+    normalise
+        Divide each vector by its length.
+    """
+    texts = [show.text_or_stdin(one) for one in text]
+    asked = texts[0] if len(texts) == 1 else texts
+    show.embedded(api.embed(model, asked, pool=pool, normalise=normalise, precision=precision), json)
 
 
 def classify(model: Path, text: str, /, *, precision: KeptIn = "stored", json: Json = False) -> None:

@@ -73,11 +73,8 @@ def choose(ids: np.ndarray, segments: np.ndarray | None, how: Masking, draw: np.
     return chosen
 
 
-def hide(batch: Batch, how: Masking, draw: np.random.Generator, always: bool = False) -> Batch:
-    """A next-token batch as one to fill in: the chosen tokens are the labels, and hidden where they stand.
-
-    With `always` every chosen token becomes the mask: nothing is to be had by copying.
-    """
+def hide(batch: Batch, how: Masking, draw: np.random.Generator) -> Batch:
+    """A next-token batch as one to fill in: the chosen tokens are the labels, and hidden where they stand."""
     ids, real = batch.ids.numpy(), batch.labels != IGNORE
     segments = None if batch.segments is None else batch.segments.numpy()
     chosen = choose(ids, segments, how, draw)
@@ -85,7 +82,7 @@ def hide(batch: Batch, how: Masking, draw: np.random.Generator, always: bool = F
     fate = draw.random(ids.shape)
     others = np.flatnonzero(how.content)
     shown = np.where(chosen & (fate < HIDDEN + REPLACED), others[draw.integers(len(others), size=ids.shape)], ids)
-    shown[chosen & ((fate < HIDDEN) | always)] = how.mask_id
+    shown[chosen & (fate < HIDDEN)] = how.mask_id
     lengths = real.sum(1)
     known = segments is not None or bool((lengths == ids.shape[1]).all())
     return Batch(torch.from_numpy(shown), torch.from_numpy(labels), batch.segments, lengths=None if known else lengths)
@@ -106,6 +103,6 @@ class Masked:
 
 
 def held_out_masks(held: HeldOut, how: Masking) -> Iterator[Batch]:
-    """The held-out text with fixed tokens hidden, each chosen one by the mask."""
+    """The held-out text with always the same tokens hidden, in the same way."""
     for number, batch in enumerate(held):
-        yield hide(batch, how, seeds.numpy_generator(HELD_OUT, "held-out masks", number), always=True)
+        yield hide(batch, how, seeds.numpy_generator(HELD_OUT, "held-out masks", number))

@@ -55,6 +55,17 @@ class PairsTask(Settings):
     """How many held-out sources, the first ones, it answers for that, greedily."""
 
 
+class MaskedTask(Settings):
+    """Hidden tokens of a text from all that is around them."""
+
+    kind: Literal["masked"] = "masked"
+    """The task."""
+    share: float = Field(default=0.15, gt=0, lt=1)
+    """Of the tokens, those to fill in: 80% of them are hidden, 10% replaced by others and 10% left as they are."""
+    whole_words: bool = False
+    """Choose whole words instead of single tokens."""
+
+
 class LabelsTask(Settings):
     """The label of a text: sentiment, topic, any class."""
 
@@ -94,5 +105,5 @@ class NeighboursTask(Settings):
     """The task."""
 
 
-Task = NextTokenTask | PairsTask | LabelsTask | TagsTask | NeighboursTask
+Task = NextTokenTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask
 TaskSettings = Annotated[Task, Field(discriminator="kind")]

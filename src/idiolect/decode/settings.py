@@ -13,6 +13,10 @@ Precision = Literal["stored", "fp32", "bf16"]
 """What a network's weights, and what it remembers, are kept in; bf16 is half the memory to read for each token."""
 
 
+Pool = Literal["mean", "cls", "last"]
+"""What becomes the vector of a text: the mean over its tokens, its first token's vector, or its last one's."""
+
+
 class DecodeSettings(Settings):
     """How the next token is chosen and when to stop. The defaults are plain ancestral sampling.
 

@@ -49,7 +49,9 @@ def language_model(loaded: Loaded, name: Path | str) -> LanguageModel:
         raise UserError(what, f"use it by `idiolect translate {name} TEXT`")
     refusal = getattr(model, "refusal", "")
     if refusal or not isinstance(model, LanguageModel):
-        raise UserError(f"{name} is a {loaded.settings.kind} model and cannot continue a text: it {refusal}", WITHOUT)
+        raise UserError(
+            f"{name} is of the family {loaded.settings.kind} and cannot continue a text: it {refusal}", WITHOUT
+        )
     return model
 
 

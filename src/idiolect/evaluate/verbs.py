@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from idiolect.data.batches import held_out
+from idiolect.data.masking import held_out_masks, masking
+from idiolect.data.settings import MaskedTask
 from idiolect.data.shards import Shards, encode
+from idiolect.decode.fill import filler
 from idiolect.decode.settings import Precision
 from idiolect.decode.verbs import language_model, load_with_tokenizer
 from idiolect.errors import UserError
 from idiolect.evaluate import baselines, table
 from idiolect.evaluate import score as scorer
+from idiolect.evaluate.masked import NO_PROBABILITY, Filled, fill_in
 from idiolect.models.contract import LanguageModel
+from idiolect.models.encoder import Encoder
 from idiolect.text.corpus import Corpus
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -38,8 +43,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Scores models on a text, beside uniform, unigram and gzip: {"rows", "notes"} as `table.compare` gives them.
 
-    Of a single model also "bits_per_byte", "perplexity", "tokens", "bytes" and "metrics". Raises UserError when that
-    one has no perplexity; among several, its row says so.
+    Of a single model also "bits_per_byte", "perplexity", "tokens", "bytes" and "metrics". A model that fills in has
+    none of the first two, and its row says why; its accuracy is among the metrics. Raises UserError for a single model
+    whose scores are no probabilities; among several, its row says so.
     """
     if not models:
         raise UserError("there is no model to evaluate", "name one or more model folders")
@@ -50,11 +56,16 @@ def evaluate(
     result: dict[str, Any] = {}
     for name in models:
         loaded = load_with_tokenizer(name, precision)
-        model, tokenizer = language_model(loaded, name), loaded.tokenizer
+        tokenizer = loaded.tokenizer
         assert tokenizer is not None
         if tokenizer.fingerprint not in tokenizers:
             tokenizers[tokenizer.fingerprint] = tokenizer, encode(corpus, tokenizer)
         row = table.Row(str(name), loaded.settings.kind, text, tokenizer.fingerprint)
+        if isinstance(loaded.model, Encoder):
+            rows.append(replace(row, reason=NO_PROBABILITY))
+            result = evaluate_masks(*filler(loaded, name), tokenizers[tokenizer.fingerprint][1]).json()
+            continue
+        model = language_model(loaded, name)
         refused = scorer.unnormalised(model, "perplexity and bits_per_byte")
         if refused and len(models) > 1:
             rows.append(replace(row, reason=refused))
@@ -67,9 +78,18 @@ def evaluate(
     rows.append(compressed(corpus, text))
     if len(models) == 1:
         keys = ("bits_per_byte", "perplexity", "tokens", "bytes")
-        metrics = {"loss": result["loss"], **{row.name: row.bits_per_byte for row in rows if row.baseline}}
-        return {key: result[key] for key in keys} | {"metrics": metrics} | table.compare(rows)
+        metrics: dict[str, Any] = {key: result[key] for key in ("loss", "accuracy") if key in result}
+        metrics |= {row.name: row.bits_per_byte for row in rows if row.baseline}
+        return {key: result.get(key) for key in keys} | {"metrics": metrics} | table.compare(rows)
     return table.compare(rows)
+
+
+def evaluate_masks(model: Encoder, tokenizer: Tokenizer, shards: Shards) -> Filled:
+    """Every document of `shards`, read in windows of the context, with always the same tokens hidden."""
+    how, context = masking(tokenizer, MaskedTask().share, MaskedTask().whole_words), model.settings.context
+    marks = {"begin_id": tokenizer.begin_id, "end_id": tokenizer.end_id, "pad_id": tokenizer.pad_id}
+    held = held_out(shards, context=context, rows=max(1, scorer.ROWS // context), **marks)
+    return fill_in(model, held_out_masks(held, how), how.mask_id)
 
 
 def evaluate_shards(

@@ -37,7 +37,7 @@ class Encoder(Network):
 
     settings: EncoderSettings
     token_parts = ("transform", "head", "pooler")
-    refusal = "fills in what is hidden: it looks into the future"
+    refusal = "fills in what is hidden, and so looks into the future"
 
     def __init__(self, settings: EncoderSettings, vocabulary: int) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idiolect import devices
-from idiolect.data.settings import LabelsTask, TagsTask
+from idiolect.data.settings import LabelsTask, MaskedTask, TagsTask
 from idiolect.interop import families
 from idiolect.models.settings import NGramSettings
 from idiolect.plan.flops import flops_per_token
@@ -61,7 +61,8 @@ def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0) -> dic
         trained = recipe.train.steps * recipe.train.batch_tokens
         out["tokens"] = trained
         out["tokens_per_parameter"] = trained / parameters.total
-        out["flops"] = flops_per_token(model, vocabulary).total * trained
+        predicted = recipe.doing.share if isinstance(recipe.doing, MaskedTask) else 1.0
+        out["flops"] = flops_per_token(model, vocabulary, predicted=predicted).total * trained
     return out
 
 

@@ -26,16 +26,22 @@ def split(data: DataSettings) -> tuple[Corpus, Corpus]:
     return corpus, Corpus([data.validation], data.document, data.field)
 
 
-def tokenizer_of(folder: Path, settings: TokenizerSettings, texts: Iterable[str]) -> Tokenizer:
-    """The tokenizer in `folder` when a run already has one; else the one given or learnt, saved there."""
+def tokenizer_of(folder: Path, settings: TokenizerSettings, texts: Iterable[str], mask: bool = False) -> Tokenizer:
+    """The tokenizer in `folder` when a run already has one; else the one given or learnt, saved there.
+
+    `mask`: it is to have a mask token, which is one of those that `settings.size` counts.
+    """
     if folder.is_dir():
         files.verify(folder)
         return Tokenizer.load(folder, trust=True)  # its hashes say that we wrote it
     if settings.from_ is not None:
         tokenizer = Tokenizer.load(settings.from_)
     else:
-        tokenizer = learn.train(texts, settings, sampled=_sampled)
+        room = settings.model_copy(update={"size": settings.size - 1}) if mask else settings
+        tokenizer = learn.train(texts, room, sampled=_sampled)
         devices.release_memory()
+    if mask:
+        tokenizer = tokenizer.with_mask()
     with files.new_folder(folder) as aside:
         tokenizer.save(aside)
     return tokenizer

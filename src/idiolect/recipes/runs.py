@@ -66,7 +66,9 @@ def show_run(run: Path | str) -> dict[str, Any]:
         found = results(opened)
         with files.understood(opened.model / LINEAGE):
             out |= {key: found[key] for key in ("parameters", "tokens", "validation") if key in found}
-            out["baselines"] = {name: figures["bits_per_byte"] for name, figures in found["baselines"].items()}
+            measured = found["validation"].get("bits_per_byte") is not None
+            key = "bits_per_byte" if measured else "accuracy"
+            out["baselines"] = {name: figures.get(key) for name, figures in found["baselines"].items()}
     return out
 
 
@@ -89,7 +91,7 @@ def compare_runs(runs: Sequence[Path | str]) -> dict[str, Any]:
             of_model = found["validation"] | {"parameters": found["parameters"]}
             rows.append(_row(name, str(found["family"]), prints, of_model))
             for baseline, figures in found["baselines"].items():
-                if baseline not in named:
+                if baseline not in named and figures.get("bits_per_byte") is not None:
                     named.add(baseline)
                     rows.append(_row(baseline, baseline, prints, figures, baseline=True))
     return {**compare(rows), "failed": shortfalls(rows)}

@@ -10,6 +10,7 @@ from idiolect.config import Settings
 from idiolect.data.settings import (
     DataSettings,
     LabelsTask,
+    MaskedTask,
     NeighboursTask,
     NextTokenTask,
     PairsTask,
@@ -32,6 +33,7 @@ CAUSAL = ("ngram", "rnn", "lstm", "gru", "decoder")
 MODELS: dict[type[Task], tuple[str, ...]] = {
     NextTokenTask: CAUSAL,
     PairsTask: ("seq2seq", "encoder-decoder"),
+    MaskedTask: ("encoder",),
     LabelsTask: ("encoder", *CAUSAL[1:]),
     TagsTask: ("encoder", *CAUSAL[1:]),
     NeighboursTask: ("cbow",),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from idiolect.recipes import labels, neighbours, next_token, pairs
+from idiolect.recipes import labels, masked, neighbours, next_token, pairs
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
 TASKS: dict[str, Callable[[Recipe, Path], Stage]] = {
     "next-token": next_token.prepare,
     "pairs": pairs.prepare,
+    "masked": masked.prepare,
     "labels": labels.prepare,
     "tags": labels.prepare_tags,
     "neighbours": neighbours.prepare,
