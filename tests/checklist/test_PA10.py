@@ -1,0 +1,52 @@
+"""PA10: everyday uses, one runnable recipe each, with a small model, its metric printed."""
+
+from idiolect.cli import run
+
+SMALL = ["model.layers=1", "model.width=32", "model.context=32", "tokenizer.kind=word", "train.precision=fp32"]
+SMALL += ["train.batch_tokens=256", "train.steps=100", "train.learning_rate=3e-3", "train.threads=1", "sample.every=0"]
+FILMS = ("film", "story", "cast", "ending", "score")
+KINDS = {"good": ("warm", "funny", "moving", "clever"), "bad": ("dull", "tired", "clumsy", "empty")}
+PEOPLE, PLACES = ("Ada", "Grace", "Alan Turing"), ("Paris", "Oslo", "New York")
+
+
+def printed(capsys, *arguments):
+    """What a command prints for people."""
+    assert run([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_PA10_sentiment_is_a_recipe_that_prints_its_accuracy(tmp_path, capsys):
+    rows = []
+    for i in range(240):
+        label = ("good", "bad")[i % 2]
+        word, other = KINDS[label][i // 2 % 4], KINDS[label][i // 8 % 4]
+        rows.append(f"a {word} {FILMS[i % 5]} and a {other} {FILMS[i // 5 % 5]}\t{label}\n")
+    (tmp_path / "reviews.tsv").write_text("".join(rows))
+    data = [f"data.train={tmp_path / 'reviews.tsv'}", "task.text=1", "task.label=2"]
+    out = printed(capsys, "train", "classify", *data, *SMALL, "-o", tmp_path / "run")
+    assert "accuracy 1, macro F1 1" in out
+    assert printed(capsys, "classify", tmp_path / "run", "a moving story and a clever score").split()[1] == "good"
+    assert "majority" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_PA10_names_are_found_by_a_recipe_that_prints_their_f1(tmp_path, capsys):
+    lines = []
+    for i in range(240):
+        for text, kind in ((PEOPLE[i % 3], "person"), ("lives in", ""), (PLACES[i // 3 % 3], "place"), (".", "")):
+            for place, word in enumerate(text.split()):
+                lines.append(f"{word}\t{('I-' if place else 'B-') + kind if kind else 'O'}\n")
+        lines.append("\n")
+    (tmp_path / "names.conll").write_text("".join(lines))
+    data = [f"data.train={tmp_path / 'names.conll'}"]
+    out = printed(capsys, "train", "tag", *data, *SMALL, "-o", tmp_path / "run")
+    assert "entity F1 1" in out
+    out = printed(capsys, "classify", tmp_path / "run", "Alan Turing lives in New York .")
+    assert [line.split("\t")[1] for line in out.splitlines()] == [
+        "B-person",
+        "I-person",
+        "O",
+        "O",
+        "B-place",
+        "I-place",
+        "O",
+    ]
