@@ -16,7 +16,7 @@ from idiolect.data import packing, shards
 from idiolect.data.batch import Batch
 from idiolect.interop import folder as model_folder
 from idiolect.models.build import build
-from idiolect.models.settings import RecurrentSettings
+from idiolect.models.settings import FAMILIES, RecurrentSettings
 from idiolect.recipes import library, planning
 from idiolect.recipes.watch import Watched
 from idiolect.runs import Run
@@ -202,15 +202,36 @@ def pairs_of(folder):
     return path
 
 
-DATA = {"seq2seq": pairs_of}
-"""What the kinds of model learn from that do not learn from a text."""
+def sentences_of(folder):
+    """Sentences beside a run's folder: their words, a tag each (whether it is capitalised), and how many are."""
+    path = folder.parent / "sentences.jsonl"
+    if not path.exists():
+        rows = []
+        for text in itertools.islice(library.documents(), 30):
+            words = text.split()[:12]
+            tags = ["B-UP" if word[:1].isupper() else "O" for word in words]
+            label = "many" if tags.count("B-UP") > 2 else "few"
+            rows.append(json.dumps({"text": " ".join(words), "label": label, "tokens": words, "tags": tags}))
+        files.write_text(path, "\n".join(rows))
+    return path
 
 
-def arguments(folder, kind, *overrides):
-    """What `idiolect` is called with to train a small model."""
-    settings = [key for key in SMALL if kind != "ngram" or not key.startswith("model.")]
-    data = DATA.get(kind, text_of)(folder)
-    return ["train", "gpt", f"data.train={data}", f"model.kind={kind}", *settings, *overrides, "-o", folder]
+TRAINERS = {
+    "pairs, transformer": ("encoder-decoder", pairs_of, ("task.kind=pairs",)),
+    "seq2seq": ("seq2seq", pairs_of, ()),
+    "labels": ("lstm", sentences_of, ("task.kind=labels",)),
+    "tags": ("decoder", sentences_of, ("task.kind=tags",)),
+}
+"""Trainers that need more than a kind of model and a text: that kind, what they learn from, what else to say."""
+
+
+def arguments(folder, name, *overrides):
+    """What `idiolect` is called with to train a small model: a kind of model, or one of TRAINERS."""
+    kind, data_of, more = TRAINERS.get(name, (name, text_of, ()))
+    known = FAMILIES[kind].model_fields
+    settings = [key for key in SMALL if not key.startswith("model.") or key[6:].partition("=")[0] in known]
+    overrides = [*more, *settings, *overrides]
+    return ["train", "gpt", f"data.train={data_of(folder)}", f"model.kind={kind}", *overrides, "-o", folder]
 
 
 def train(folder, kind, *overrides):
