@@ -134,24 +134,34 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data` atomically. Raises UserError (exit 4) when the disk refuses; `path` stays as it was."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a file", "choose another name")
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
-    with writing(path):
-        make_folder(path.parent)
+@contextlib.contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """The path of a file to make; on leaving without an error it becomes `target`, whole. The caller flushes it.
+
+    On an error nothing remains, and an old `target` is as it was. Raises UserError (exit 4) when the disk refuses.
+    """
+    if target.is_dir():
+        raise UserError(f"{target} is a folder, not a file", "choose another name")
+    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    with writing(target):
+        make_folder(target.parent)
         try:
-            _write_new(temporary, data)
-            os.replace(temporary, path)
+            yield temporary
+            os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync_folder(path.parent)
+        sync_folder(target.parent)
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces `path` by `data` atomically. Raises UserError (exit 4) when the disk refuses; `path` stays as it was."""
+    with new_file(path) as temporary:
+        write_new(temporary, data)
+
+
+def write_new(path: Path, data: bytes) -> None:
     """Creates `path` with `data`, flushed to disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -214,7 +224,7 @@ def write_manifest(folder: Path, **about: Any) -> None:
         os.chmod(path, 0o700)
         sync_folder(path)
     body = {"format": FORMAT, **about, "files": entries}
-    _write_new(folder / MANIFEST, to_json({**body, "sha256": _digest(body)}).encode("utf-8"))
+    write_new(folder / MANIFEST, to_json({**body, "sha256": _digest(body)}).encode("utf-8"))
     sync_folder(folder)
 
 

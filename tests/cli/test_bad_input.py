@@ -182,7 +182,8 @@ def test_names_that_no_system_takes(trained, capsys):
 def test_a_name_that_is_not_utf_8_is_printed_as_it_can_be(trained, capsys):
     capsys.readouterr()
     assert run(["export", str(trained), "out\udcff", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["model"] == "out\udcff"
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "out\udcff" and "not UTF-8" in found["not_checked"]
 
 
 def test_an_export_to_the_folder_one_is_in(trained, capsys, monkeypatch):

@@ -13,6 +13,7 @@ from idiolect import api
 from idiolect.cli import show
 from idiolect.decode.settings import AnswerSettings, DecodeSettings, Pool, Precision
 from idiolect.errors import UserError
+from idiolect.interop.settings import Kind
 from idiolect.tokens.settings import TokenizerSettings
 
 Json = Annotated[bool, Parameter(help="Print exactly one JSON object on stdout.")]
@@ -453,25 +454,36 @@ def evaluate(*models: Path, on: Path, precision: KeptIn = "stored", json: Json =
     show.evaluated(api.evaluate(models, on, precision=precision), json)
 
 
-def export_model(model: Path, target: Path, /, *, to: str = "hf", text: str | None = None, json: Json = False) -> None:
-    """Write a model in another format.
+def export_model(
+    model: Path,
+    target: Path,
+    /,
+    *,
+    to: str = "hf",
+    type_: Annotated[Kind | None, Parameter(name="--type")] = None,
+    text: str | None = None,
+    json: Json = False,
+) -> None:
+    """Write a model in another format; another program reads it back first, and must make the same of it.
 
     Parameters
     ----------
     model
         A model folder or a run folder.
     target
-        The folder (hf) or file (arpa, graph) to write.
+        The folder (hf) or file (gguf, arpa, graph) to write.
     to
-        hf (Hugging Face folder), arpa (n-gram models), or graph (the computation graph of the loss of a text, as .dot
-        or .svg).
+        hf (Hugging Face folder), gguf (decoders, for llama.cpp), arpa (n-gram models), or graph (the computation graph
+        of the loss of a text, as .dot or .svg).
+    type_
+        How a GGUF file keeps matrices; unset, as they are.
     text
         The text of the graph; without it, two tokens.
     """
-    show.facts(api.export_model(model, target, to=to, text=text), json)
+    show.facts(api.export_model(model, target, to=to, type_=type_, text=text), json)
 
 
-def import_model(source: Path, target: Path, /, *, json: Json = False) -> None:
+def import_model(source: Path, target: Path, /, *, check: bool = False, json: Json = False) -> None:
     """Bring a model in: an ARPA file, or a Hugging Face folder of a known family.
 
     Parameters
@@ -480,5 +492,7 @@ def import_model(source: Path, target: Path, /, *, json: Json = False) -> None:
         The file or folder.
     target
         The model folder to write.
+    check
+        Have `transformers` read the folder too, and compare what both make of it.
     """
-    show.facts(api.import_model(source, target), json)
+    show.facts(api.import_model(source, target, check=check), json)

@@ -24,7 +24,8 @@ def prompt_ids(
 ) -> list[int]:
     """The ids a prompt is read as. Raises UserError for what cannot be read."""
     if isinstance(prompt, str):
-        begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
+        begins = tokenizer.begin_id is not None and tokenizer.begin_id < model.vocabulary
+        begin = [tokenizer.begin_id] if begins else []  # a foreign model may have nothing that begins a text
         ids = [*begin, *tokenizer.encode(prompt)]
     else:
         ids = [int(id_) for id_ in prompt]

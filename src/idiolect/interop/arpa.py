@@ -25,6 +25,7 @@ import torch
 
 from idiolect import files
 from idiolect.errors import UserError
+from idiolect.interop.rows import Check, Config, unchecked
 from idiolect.models.ngram import NGram
 from idiolect.models.ngram_counts import Symbols, Trie
 from idiolect.models.ngram_smoothing import BackoffTable
@@ -53,15 +54,19 @@ class Pieces(Protocol):
         ...
 
 
-def write_arpa(model: NGram, tokenizer: Pieces, path: Path) -> None:
+def write_arpa(model: NGram, tokenizer: Pieces, path: Path, check: Check = unchecked) -> Config:
     """Writes a Kneser-Ney model, or one that was read from an ARPA file, to `path`, atomically.
 
+    Returns what `check` does, which reads the file before it has its name; what it raises leaves nothing behind.
     UserError for another smoothing, whose probabilities no backoff weights express.
     """
     if not isinstance(model.table, BackoffTable) or model.settings.smoothing not in ("kneser-ney", "arpa"):
         what = f"an ARPA file cannot hold a model with smoothing {model.settings.smoothing}"
         raise UserError(what, "train one with smoothing = kneser-ney")
-    files.write_text(path, "\n".join(_lines(model.table, _spellings(tokenizer, model.symbols), tokenizer.unknown_id)))
+    lines = _lines(model.table, spellings(tokenizer, model.symbols), tokenizer.unknown_id)
+    with files.new_file(path) as temporary:
+        files.write_new(temporary, "\n".join(lines).encode())
+        return check(temporary)
 
 
 def _lines(table: BackoffTable, spellings: list[str], unknown: int | None) -> Iterator[str]:
@@ -105,7 +110,7 @@ def _unigrams(
             yield f"{score:.9g}\t{spellings[token]}\t{weights[token]:.9g}"
 
 
-def _spellings(tokenizer: Pieces, symbols: Symbols) -> list[str]:
+def spellings(tokenizer: Pieces, symbols: Symbols) -> list[str]:
     """A different word without whitespace for every id."""
     taken: set[str] = set()
     out = []

@@ -12,13 +12,11 @@ from idiolect.config import S, validate
 from idiolect.errors import UserError
 from idiolect.interop.decoders import DECODERS
 from idiolect.interop.encoders import ENCODERS
+from idiolect.interop.foreign import RESTORE
 from idiolect.interop.labels import LABELLED
 from idiolect.interop.rows import Config, Family, Tensors
 from idiolect.interop.seq2seq import SEQUENCES
 from idiolect.models.settings import FamilySettings
-
-RESTORE = "restore the folder from where it came"
-
 
 FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS, **SEQUENCES, **LABELLED}
 """Every model type, and the architectures that give labels; tried in this order when a model is saved."""

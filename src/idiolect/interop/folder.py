@@ -22,13 +22,16 @@ from idiolect import devices, files
 from idiolect.adapt.heads import KINDS
 from idiolect.adapt.settings import LABELS, LabelledSettings
 from idiolect.errors import UserError, nearest
-from idiolect.interop import families
-from idiolect.interop.families import RESTORE, checked
+from idiolect.interop import families, foreign
+from idiolect.interop.families import checked
+from idiolect.interop.foreign import RESTORE
+from idiolect.interop.rows import Check, Config, unchecked
 from idiolect.models import settings as kinds
 from idiolect.models.build import Model, build
 from idiolect.models.contract import Network
 from idiolect.models.ngram import NGram
 from idiolect.models.settings import EncoderDecoderSettings, FamilySettings, NGramSettings
+from idiolect.tokens import templates
 from idiolect.tokens.tokenizer import Tokenizer
 
 CONFIG = "config.json"
@@ -36,6 +39,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LINEAGE = "lineage.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "encoder.json", "vocab.txt")
+TOKENIZER_PARTS = ("merges.txt", "vocab.bpe", "tokenizer_config.json", "special_tokens_map.json")
+"""What may lie beside these."""
 OWN = "idiolect-"
 """How the model types begin that only we can open."""
 SETTINGS: dict[str, type[FamilySettings]] = {**kinds.FAMILIES, LABELS: LabelledSettings}
@@ -80,8 +85,17 @@ class Described(NamedTuple):
     """The tensors by the names they should have."""
 
 
-def save(folder: Path, model: Model, tokenizer: Tokenizer | None, lineage: Mapping[str, Any]) -> None:
-    """Writes the model folder, whole or not at all. Raises UserError (exit 4) when the disk refuses."""
+def save(
+    folder: Path,
+    model: Model,
+    tokenizer: Tokenizer | None,
+    lineage: Mapping[str, Any],
+    check: Check = unchecked,
+) -> Config:
+    """Writes the model folder, whole or not at all; returns what `check` does, which reads it before it has its name.
+
+    What `check` raises leaves nothing behind. Raises UserError (exit 4) when the disk refuses.
+    """
     ids: dict[str, int | None] = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
@@ -96,6 +110,7 @@ def save(folder: Path, model: Model, tokenizer: Tokenizer | None, lineage: Mappi
         files.write_json(new / LINEAGE, dict(lineage))
         if tokenizer is not None:
             tokenizer.save(new)
+        return check(new)
 
 
 def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -149,13 +164,13 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
     else:
         model = _load_network(folder, model_type, settings, vocabulary, header, torch.device(device), dtype)
     tokenizer = _tokenizer(folder, vocabulary)
-    lineage = _object(folder, LINEAGE) if (folder / LINEAGE).exists() else {}
+    lineage = foreign.json_object(folder, LINEAGE) if (folder / LINEAGE).exists() else {}
     return Loaded(model, tokenizer, lineage, settings)
 
 
 def describe(folder: Path) -> Described:
     """What config.json and the weights' header say of a model. Raises UserError as `load`, but for the weights."""
-    config = _object(folder, CONFIG)
+    config = foreign.json_object(folder, CONFIG)
     model_type, vocabulary = _model_type(folder, config), config.get("vocab_size")
     if type(vocabulary) is not int or vocabulary < 1:  # True is an int
         raise UserError(f"{folder / CONFIG}: vocab_size is {vocabulary!r}", RESTORE)
@@ -171,33 +186,16 @@ def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer | None:
     """The folder's tokenizer, if it has one. Raises UserError when it makes ids that the model does not know."""
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return None
+    for name in (*TOKENIZERS, *TOKENIZER_PARTS, *templates.paths(folder).values()):
+        foreign.inside(folder, name)
     tokenizer = Tokenizer.load(folder)
-    # GPT-2 and others have no padding token; the one that was added lies past the end, and models skip padding
-    made = tokenizer.size - (tokenizer.pad_id == tokenizer.size - 1)
+    # an end of text and a padding token are added to tokenizers without them: past the end, where no text leads
+    added = {tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id}
+    made = tokenizer.size - sum(id_ >= vocabulary for id_ in added)
     if made > vocabulary:
         what = f"{folder}: the tokenizer has {made} ids, the model only {vocabulary}"
         raise UserError(what, "load the model with the tokenizer it was trained with")
     return tokenizer
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """The path of a file that lies in the folder itself. Raises UserError for one that points elsewhere."""
-    path = folder / name
-    try:
-        path.is_file()
-        inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError) as error:  # too long, or with a NUL in it
-        raise UserError(f"{name[:99]!r} is no name of a file: {error}", RESTORE) from None
-    if not inside:
-        raise UserError(f"{path} points outside the folder", "copy the file itself into the folder")
-    return path
-
-
-def _object(folder: Path, name: str) -> dict[str, Any]:
-    value = files.read_json(_inside(folder, name))
-    if not isinstance(value, dict):
-        raise UserError(f"{folder / name} is not a JSON object", RESTORE)
-    return value
 
 
 def _model_type(folder: Path, config: dict[str, Any]) -> str:
@@ -226,14 +224,16 @@ def _header(folder: Path) -> dict[str, Entry]:
     """What each tensor of the weights is, read from the headers alone. Raises UserError when one is damaged."""
     names = [WEIGHTS]
     if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
-        weight_map = _object(folder, INDEX).get("weight_map")
+        weight_map = foreign.json_object(folder, INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
             raise UserError(f"{folder / INDEX} has no weight_map", RESTORE)
         names = sorted(set(weight_map.values()))
     header = {}
-    for path in [_inside(folder, name) for name in names]:
+    for path in [foreign.inside(folder, name) for name in names]:
         if not path.is_file():
-            raise UserError(f"{path} does not exist", "only safetensors weights are read; pickled ones can run code")
+            if unread := foreign.pickles(folder):
+                raise foreign.refuse_pickle(folder / unread[0])
+            raise UserError(f"{path} does not exist", "restore the weights, as safetensors, from where they came")
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 (no mapping)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from idiolect import files
 from idiolect.errors import UserError
-from idiolect.tokens import describe, patterns
+from idiolect.tokens import describe, patterns, templates
 from idiolect.tokens.roles import END, MASK, PAD, Roles
 from idiolect.tokens.settings import Kind
 
@@ -56,8 +56,8 @@ def _json_or_pair(folder: Path) -> tuple[str, ...]:
     return next((names for names in options if all((folder / name).is_file() for name in names)), ())
 
 
-def read(folder: Path, trust: bool = False) -> tuple[describe.Spec, Roles, str | None, tuple[str, ...]]:
-    """(tokenizer.json's content, its control tokens, its kind, its declared losses), checked.
+def read(folder: Path, trust: bool = False) -> tuple[describe.Spec, Roles, str | None, tuple[str, ...], dict[str, str]]:
+    """(tokenizer.json's content, its control tokens, its kind, its declared losses, its chat templates), checked.
 
     trust: accept patterns that are neither known nor provably fast.
     An end of text and a padding token of its own are added where a foreign tokenizer has none.
@@ -69,7 +69,8 @@ def read(folder: Path, trust: bool = False) -> tuple[describe.Spec, Roles, str |
     if not names:
         raise _missing(folder)
     if (folder / files.MANIFEST).is_file():
-        files.verify(folder, only=(*names, "special_tokens_map.json", "tokenizer_config.json"))
+        others = ("special_tokens_map.json", "tokenizer_config.json", *templates.paths(folder).values())
+        files.verify(folder, only=(*names, *others))
     path, config = folder / names[0], _config(folder)
     if path.name == WORDPIECES:
         config = {f"{role}_token": token for role, token in BERT.items()} | config
@@ -94,7 +95,7 @@ def read(folder: Path, trust: bool = False) -> tuple[describe.Spec, Roles, str |
     loses = ours.get("loses", [])
     if not isinstance(loses, list) or not all(isinstance(loss, str) for loss in loses):
         raise damaged(folder / "tokenizer_config.json", "`loses` is no list of texts")
-    return spec, roles, kind, tuple(loses)
+    return spec, roles, kind, tuple(loses), templates.read(folder, config)
 
 
 def guarded(path: Path, build: Callable[[], T]) -> T:

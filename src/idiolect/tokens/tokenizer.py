@@ -19,7 +19,7 @@ import tokenizers
 
 from idiolect import files
 from idiolect.errors import UserError
-from idiolect.tokens import bytepairs, describe, folder, tables
+from idiolect.tokens import bytepairs, describe, folder, tables, templates
 from idiolect.tokens.roles import MASK, SENTINEL, Roles
 from idiolect.tokens.stream import TextStream
 
@@ -108,20 +108,29 @@ class Tokenizer:
         self._bytes = table and [b"" if hide else b for b, hide in zip(table, self._hidden.tolist(), strict=True)]
         self._cut = describe.may_cut(self._spec)
         self._frame = describe.frame(self._spec) or ([self.begin_id], [])
+        self.templates: dict[str, str] = {}
+        """Chat templates that came with it, by name: kept, never run."""
         canonical = json.dumps(self._spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         """SHA-256 of tokenizer.json in canonical form."""
 
+    @property
+    def spec(self) -> describe.Spec:
+        """The content of tokenizer.json; not to be changed."""
+        return self._spec
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies are built anew: the library's own copy would forget that control tokens in a text are text."""
-        return Tokenizer, (self._spec, self._roles, self.kind, self.loses)
+        return Tokenizer, (self._spec, self._roles, self.kind, self.loses), {"templates": self.templates}
 
     def with_mask(self) -> Tokenizer:
         """This tokenizer, or where it has no mask token, one that has it after all other ids."""
         if self.mask_id is not None:
             return self
         spec = copy.deepcopy(self._spec)
-        return Tokenizer(spec, replace(self._roles, mask=folder.add(spec, MASK)), self.kind, self.loses)
+        made = Tokenizer(spec, replace(self._roles, mask=folder.add(spec, MASK)), self.kind, self.loses)
+        made.templates = self.templates
+        return made
 
     def with_sentinels(self, n: int) -> Tokenizer:
         """This tokenizer, or where it has fewer sentinels, one that has n, the new ones after all other ids."""
@@ -130,7 +139,9 @@ class Tokenizer:
         spec = copy.deepcopy(self._spec)
         for number in range(len(self.sentinels), n):
             folder.add(spec, SENTINEL.format(number))
-        return Tokenizer(spec, self._roles, self.kind, self.loses)
+        made = Tokenizer(spec, self._roles, self.kind, self.loses)
+        made.templates = self.templates
+        return made
 
     @functools.cached_property
     def sentinels(self) -> np.ndarray:
@@ -293,7 +304,7 @@ class Tokenizer:
         return TextStream(self)
 
     def save(self, path: Path) -> None:
-        """Writes tokenizer.json and tokenizer_config.json to a folder; `transformers` opens them.
+        """Writes tokenizer.json, tokenizer_config.json and chat templates to a folder; `transformers` opens them.
 
         Raises UserError (exit 4) when the disk refuses.
         """
@@ -311,6 +322,7 @@ class Tokenizer:
             config["mask_token"] = self._roles.mask
         files.write_text(path / "tokenizer.json", json.dumps(self._spec, ensure_ascii=False, indent=1) + "\n")
         files.write_json(path / "tokenizer_config.json", config)
+        templates.write(path, self.templates)
 
     @staticmethod
     def load(path: Path, trust: bool = False) -> Tokenizer:
@@ -318,5 +330,7 @@ class Tokenizer:
 
         Raises UserError for what `tokens.folder.read` refuses.
         """
-        spec, roles, kind, loses = folder.read(path, trust=trust)
-        return folder.guarded(path, lambda: Tokenizer(spec, roles, kind, loses))
+        spec, roles, kind, loses, chats = folder.read(path, trust=trust)
+        made = folder.guarded(path, lambda: Tokenizer(spec, roles, kind, loses))
+        made.templates = chats
+        return made

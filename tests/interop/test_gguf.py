@@ -1,0 +1,445 @@
+"""GGUF files: read back by the package `gguf` and by transformers, and what is refused.
+
+llama.cpp itself reads them in test_llama_cpp.py, where it is installed.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+from transformers import AutoTokenizer
+
+from idiolect.errors import Exit, UserError
+from idiolect.interop import gguf_file
+from idiolect.interop.folder import save
+from idiolect.interop.gguf_architectures import ARCHITECTURES, neighbours
+from idiolect.interop.gguf_file import write_gguf
+from idiolect.interop.gguf_vocabularies import NO_MERGE
+from idiolect.models.build import build
+from idiolect.models.settings import DecoderSettings, RecurrentSettings
+from idiolect.tokens import patterns
+from idiolect.tokens.learn import train
+from idiolect.tokens.settings import TokenizerSettings
+from idiolect.tokens.tokenizer import Tokenizer
+
+TEXT = "the cat sat on the mat; it didn't move 1234 times\n" * 3 + "naïve café: 日本語 and the dog's log\n" * 2
+GPT2 = {"norm": "layer", "position": "learned", "mlp": "gelu", "attention_bias": "all", "mlp_bias": True}
+SHAPES = {
+    "gpt2": DecoderSettings(layers=2, heads=3, width=33, context=61, norm_epsilon=3e-3, **GPT2),
+    "llama": DecoderSettings(
+        layers=3, heads=6, kv_heads=2, width=66, head_width=10, context=61, rope_theta=777.0, attention_bias="all"
+    ),
+    "llama-untied": DecoderSettings(layers=1, heads=2, width=64, mlp_width=96, context=61, tied=False, mlp_bias=True),
+    "qwen2": DecoderSettings(layers=2, heads=4, kv_heads=2, width=64, context=61, attention_bias="qkv"),
+    "qwen3": DecoderSettings(layers=2, heads=4, kv_heads=2, width=64, head_width=22, context=61, qk_norm=True),
+}
+
+
+def loud(model):
+    """Weights large enough that no term hides: biases, norms and all."""
+    with torch.no_grad():
+        for i, (name, parameter) in enumerate(sorted(model.named_parameters())):
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
+            parameter.copy_(0.3 * noise + ("norm" in name and name.endswith("weight")))
+    return model.eval()
+
+
+def tokenizer_of(**settings):
+    return train([TEXT], TokenizerSettings(**{"size": 283} | settings))
+
+
+TOKENIZER = tokenizer_of()
+
+
+def model_of(name, vocabulary=TOKENIZER.size):
+    return loud(build(SHAPES[name], vocabulary, seed=1))
+
+
+def read(path):
+    reader = gguf.GGUFReader(path)
+    return {key: field.contents() for key, field in reader.fields.items()}, {t.name: t for t in reader.tensors}
+
+
+def values(tensor):
+    return torch.from_numpy(np.array(gguf.dequantize(tensor.data, tensor.tensor_type)))
+
+
+# --- what is in a file ---
+
+
+def test_the_keys_of_a_llama_by_hand(tmp_path):
+    write_gguf(model_of("llama"), TOKENIZER, tmp_path / "m.gguf")
+    fields, _ = read(tmp_path / "m.gguf")
+    expected = {
+        "general.architecture": "llama",
+        "general.file_type": 0,
+        "llama.vocab_size": 283,
+        "llama.context_length": 61,
+        "llama.embedding_length": 66,
+        "llama.block_count": 3,
+        "llama.feed_forward_length": 176,
+        "llama.attention.head_count": 6,
+        "llama.attention.head_count_kv": 2,
+        "llama.attention.key_length": 10,
+        "llama.attention.value_length": 10,
+        "llama.attention.layer_norm_rms_epsilon": pytest.approx(1e-5),
+        "llama.rope.dimension_count": 10,
+        "llama.rope.freq_base": 777.0,
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 0,
+        "tokenizer.ggml.padding_token_id": 1,
+        "tokenizer.ggml.add_bos_token": True,
+        "tokenizer.ggml.add_eos_token": False,
+    }
+    assert {key: fields.get(key) for key in expected} == expected
+    assert fields["tokenizer.ggml.tokens"] == TOKENIZER.vocabulary
+    assert fields["tokenizer.ggml.token_type"] == [3, 3] + [1] * 281  # two control tokens, the others normal
+
+
+# the names that llama.cpp's src/llama-arch.cpp gives them
+PLACES = {
+    "llama": {
+        "token_embd.weight": "embedding.weight",
+        "output_norm.weight": "norm.weight",
+        "blk.2.attn_norm.weight": "blocks.2.attention_norm.weight",
+        "blk.1.attn_v.weight": "blocks.1.attention.value.weight",
+        "blk.1.attn_v.bias": "blocks.1.attention.value.bias",
+        "blk.0.attn_output.bias": "blocks.0.attention.out.bias",
+        "blk.0.ffn_norm.weight": "blocks.0.mlp_norm.weight",
+        "blk.0.ffn_gate.weight": "blocks.0.mlp.gate.weight",
+        "blk.2.ffn_up.weight": "blocks.2.mlp.up.weight",
+        "blk.2.ffn_down.weight": "blocks.2.mlp.down.weight",
+    },
+    "llama-untied": {"output.weight": "head.weight", "blk.0.ffn_down.bias": "blocks.0.mlp.down.bias"},
+    "qwen2": {
+        "blk.1.attn_q.weight": "blocks.1.attention.query.weight",
+        "blk.1.attn_k.bias": "blocks.1.attention.key.bias",
+    },
+    "qwen3": {
+        "blk.1.attn_q_norm.weight": "blocks.1.attention.query_norm.weight",
+        "blk.0.attn_k_norm.weight": "blocks.0.attention.key_norm.weight",
+    },
+    "gpt2": {
+        "position_embd.weight": "position.weight",
+        "output_norm.bias": "norm.bias",
+        "blk.0.ffn_up.bias": "blocks.0.mlp.up.bias",
+        "blk.1.ffn_down.weight": "blocks.1.mlp.down.weight",
+    },
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_tensor_is_there_as_it_is(name, tmp_path):
+    model = model_of(name)
+    write_gguf(model, TOKENIZER, tmp_path / "m.gguf")
+    _, found = read(tmp_path / "m.gguf")
+    state = model.state_dict()
+    for theirs, ours in PLACES[name].items():
+        assert torch.equal(values(found[theirs]), state[ours]), theirs
+    own = {name for name in state if name not in model.shared()}
+    assert sum(tensor.n_elements for tensor in found.values()) == sum(state[name].numel() for name in own)
+
+
+def test_gpt2_has_queries_keys_and_values_in_one(tmp_path):
+    model = model_of("gpt2")
+    write_gguf(model, TOKENIZER, tmp_path / "m.gguf")
+    _, found = read(tmp_path / "m.gguf")
+    attention = model.blocks[1].attention
+    parts = [attention.query, attention.key, attention.value]
+    assert torch.equal(values(found["blk.1.attn_qkv.weight"]), torch.cat([part.weight for part in parts]))
+    assert torch.equal(values(found["blk.1.attn_qkv.bias"]), torch.cat([part.bias for part in parts]))
+
+
+def test_llamas_rotations_pair_neighbours():
+    # two heads of width 6: ours pairs component i with i + 3, theirs 2i with 2i + 1
+    rows = torch.arange(12)[:, None]
+    assert neighbours(rows, 2).flatten().tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+    assert neighbours(rows[:, 0], 2).tolist() == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
+def test_kinds_are_as_the_library_makes_them(kind, tmp_path):
+    model = model_of("llama-untied")
+    write_gguf(model, TOKENIZER, tmp_path / "m.gguf", kind)
+    fields, found = read(tmp_path / "m.gguf")
+    assert fields["general.file_type"] == {"f32": 0, "f16": 1, "bf16": 32, "q8_0": 7}[kind]
+    up, raw = model.blocks[0].mlp.up.weight.detach().numpy(), gguf.GGMLQuantizationType[kind.upper()]
+    assert found["blk.0.ffn_up.weight"].tensor_type == raw
+    assert np.array_equal(found["blk.0.ffn_up.weight"].data, gguf.quantize(up, raw))
+    if kind == "q8_0":  # a block of 32 shares a scale: half of its 127th part is the most that a number moves
+        moved = np.abs(values(found["blk.0.ffn_up.weight"]).numpy() - up).reshape(-1, 32).max(1)
+        assert (moved <= np.abs(up).reshape(-1, 32).max(1) * (0.5 / 127 + 1e-3)).all() and moved.max() > 0
+        assert found["blk.0.ffn_down.weight"].tensor_type.name == "Q8_0"
+    assert found["blk.0.ffn_norm.weight"].tensor_type.name == "F32"
+
+
+def test_rows_that_q8_0_cannot_cut_are_f16(tmp_path):
+    write_gguf(model_of("llama"), TOKENIZER, tmp_path / "m.gguf", "q8_0")  # rows of 66
+    assert read(tmp_path / "m.gguf")[1]["token_embd.weight"].tensor_type.name == "F16"
+
+
+def test_positions_are_exact_whatever_the_rest_is(tmp_path):
+    write_gguf(model_of("gpt2"), TOKENIZER, tmp_path / "m.gguf", "f16")
+    assert read(tmp_path / "m.gguf")[1]["position_embd.weight"].tensor_type.name == "F32"
+
+
+def test_unasked_the_weights_stay_as_they_are(tmp_path):
+    model = model_of("qwen3").to(torch.bfloat16)
+    write_gguf(model, TOKENIZER, tmp_path / "m.gguf")
+    found = read(tmp_path / "m.gguf")[1]["blk.0.attn_output.weight"]
+    assert found.tensor_type.name == "BF16"
+    assert torch.equal(values(found), model.blocks[0].attention.out.weight.float())
+
+
+# --- tokenizers ---
+
+UNUSUAL = ["the cat's 1234 mats", " two  spaces\n\n\tand\u00a0more ", "naïve 日本 😀", "<|endoftext|>"]
+LEARNT = {
+    "gpt-2": {},
+    "qwen2": {"pattern": patterns.QWEN},
+    "dbrx": {"pattern": patterns.CL100K},
+    "bytes": {"kind": "byte"},
+}
+
+
+@pytest.mark.parametrize("name", LEARNT)
+def test_transformers_reads_the_tokenizer_of_the_file(name, tmp_path):
+    tokenizer = tokenizer_of(**LEARNT[name])
+    write_gguf(model_of("qwen2", tokenizer.size), tokenizer, tmp_path / "m.gguf")
+    fields, _ = read(tmp_path / "m.gguf")
+    assert fields["tokenizer.ggml.pre"] == {"bytes": "gpt-2"}.get(name, name)
+    if name == "bytes":
+        assert fields["tokenizer.ggml.merges"] == [NO_MERGE]
+        return  # transformers takes all it reads for GPT-2's pattern and asks that all merges can happen
+    theirs = AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    for text in UNUSUAL[:1] if name == "dbrx" else UNUSUAL[:3]:
+        assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+
+
+def test_ids_beyond_the_tokenizer_are_unused_and_padding_past_the_model_is_left_out(tmp_path):
+    write_gguf(model_of("qwen2", TOKENIZER.size + 3), TOKENIZER, tmp_path / "m.gguf")
+    fields, found = read(tmp_path / "m.gguf")
+    assert len(fields["tokenizer.ggml.tokens"]) == TOKENIZER.size + 3 == found["token_embd.weight"].shape[1]
+    assert fields["tokenizer.ggml.token_type"][-3:] == [5, 5, 5]
+    spec = json.loads(json.dumps(TOKENIZER.spec))
+    spec["added_tokens"][1]["id"] = 282  # GPT-2 has no padding: the one we add lies past the end
+    spec["model"]["vocab"] = {name: i - (i > 1) for name, i in spec["model"]["vocab"].items() if i != 1}
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    other = Tokenizer.load(folder)
+    assert other.pad_id == 282
+    write_gguf(model_of("qwen2", 282), other, tmp_path / "m.gguf")
+    fields, _ = read(tmp_path / "m.gguf")
+    assert "tokenizer.ggml.padding_token_id" not in fields and len(fields["tokenizer.ggml.tokens"]) == 282
+
+
+def sentencepieces(folder, prefix=True, size=360, change=lambda spec: None):
+    """A BPE that SentencePiece learns, and the tokenizer.json that says the same."""
+    folder.mkdir()
+    (folder / "text.txt").write_text(TEXT * 3)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"),
+        model_prefix=str(folder / "m"),
+        vocab_size=size,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        add_dummy_prefix=prefix,
+        minloglevel=2,
+    )
+    native = sentencepiece.SentencePieceProcessor(model_file=str(folder / "m.model"))
+    pieces = [native.id_to_piece(i) for i in range(native.get_piece_size())]
+    own = {piece: i for i, piece in enumerate(pieces)}
+    merges = [
+        (piece[:cut], piece[cut:])
+        for i, piece in enumerate(pieces)
+        if not (native.is_byte(i) or native.is_control(i) or native.is_unknown(i))
+        for cut in range(1, len(piece))
+        if piece[:cut] in own and piece[cut:] in own
+    ]
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    before = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace]}
+    controls = [(i, piece) for i, piece in enumerate(pieces) if native.is_control(i) or native.is_unknown(i)]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    spec = {
+        "added_tokens": [{"id": i, "content": piece, **flags} for i, piece in controls],
+        "normalizer": before if prefix else replace,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []),
+            ],
+        },
+        "model": {"type": "BPE", "vocab": own, "merges": merges, "unk_token": "<unk>", "byte_fallback": True},
+    }
+    change(spec)
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
+    return native, Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_sentencepieces_order_is_that_of_its_scores(prefix, tmp_path):
+    native, tokenizer = sentencepieces(tmp_path / "tok", prefix)
+    for text in UNUSUAL:
+        assert tokenizer.encode(text) == native.encode(text)
+    write_gguf(model_of("llama", tokenizer.size), tokenizer, tmp_path / "m.gguf")
+    fields, _ = read(tmp_path / "m.gguf")
+    assert fields["tokenizer.ggml.model"] == "llama"
+    assert fields["tokenizer.ggml.add_space_prefix"] is prefix
+    assert fields["tokenizer.ggml.tokens"][:360] == [native.id_to_piece(i) for i in range(360)]
+    types = fields["tokenizer.ggml.token_type"]
+    assert types[:3] == [2, 3, 3] and types[3:259] == [6] * 256 and set(types[259:360]) == {1}
+    merged = [i for i in range(259, 360) if len(native.id_to_piece(i)) > 1]
+    scores = fields["tokenizer.ggml.scores"]
+    assert sorted(merged, key=native.get_score) == sorted(merged, key=scores.__getitem__)
+
+
+def drop_a_merge(spec):
+    """As BPE learnt elsewhere may have it: two tokens make a third, but not by merging them."""
+    at = next(i for i, (a, b) in enumerate(spec["model"]["merges"]) if len(a + b) > 2)
+    del spec["model"]["merges"][at]
+
+
+def test_merges_that_scores_cannot_tell_are_refused(tmp_path):
+    _, tokenizer = sentencepieces(tmp_path / "tok", change=drop_a_merge)
+    with pytest.raises(UserError, match="does not merge"):
+        write_gguf(model_of("llama", tokenizer.size), tokenizer, tmp_path / "m.gguf")
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_a_char_tokenizer_is_sentencepiece_without_merges(tmp_path):
+    tokenizer = tokenizer_of(kind="char", size=300)
+    write_gguf(model_of("llama", tokenizer.size), tokenizer, tmp_path / "m.gguf")
+    fields, _ = read(tmp_path / "m.gguf")
+    assert fields["tokenizer.ggml.model"] == "llama" and fields["tokenizer.ggml.add_space_prefix"] is False
+    tokens = fields["tokenizer.ggml.tokens"]
+    assert tokens[tokenizer.encode(" ")[0]] == "▁" and tokens[tokenizer.encode("é")[0]] == "é"
+    spaced = train([TEXT + "▁"], TokenizerSettings(kind="char", size=300))
+    with pytest.raises(UserError, match="spelled alike"):
+        write_gguf(model_of("llama", spaced.size), spaced, tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kind": "word", "size": 20},
+        {"kind": "wordpiece", "size": 60},
+        {"kind": "unigram", "size": 270},
+        {"pattern": r"\w+|[^\w\s]+|\s+"},
+        {"lowercase": True},
+    ],
+)
+def test_other_tokenizers_are_refused(settings, tmp_path):
+    tokenizer = tokenizer_of(**settings)
+    with pytest.raises(UserError, match="cuts text in another way") as error:
+        write_gguf(model_of("llama", tokenizer.size), tokenizer, tmp_path / "m.gguf")
+    assert "pattern of GPT-2" in error.value.mend and not (tmp_path / "m.gguf").exists()
+
+
+# --- what is refused ---
+
+WRONG = {
+    "rnn": (RecurrentSettings(kind="rnn", width=8), "does not compute a rnn"),
+    "relu": (DecoderSettings(layers=1, heads=1, width=8, **(GPT2 | {"mlp": "relu"})), "an MLP of relu"),
+    "mistral": (DecoderSettings(layers=1, heads=1, width=8, context=61, window=60), "a sliding window"),
+    "qwen2": (DecoderSettings(layers=1, heads=2, width=8, head_width=6, attention_bias="qkv"), "widths do not sum"),
+    "qwen3": (DecoderSettings(layers=1, heads=2, width=8, qk_norm=True, attention_bias="all"), "a bias in attention"),
+    "own": (DecoderSettings(layers=1, heads=1, width=8, norm="layer"), "does not compute a decoder of this shape"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_llama_cpp_does_not_compute_is_refused(name, tmp_path):
+    settings, message = WRONG[name]
+    with pytest.raises(UserError, match=message) as error:
+        write_gguf(build(settings, TOKENIZER.size), TOKENIZER, tmp_path / "m.gguf")
+    assert error.value.code == Exit.BAD_INPUT and not (tmp_path / "m.gguf").exists()
+
+
+def test_a_window_as_long_as_the_context_is_none(tmp_path):
+    settings = DecoderSettings(layers=1, heads=1, width=8, context=61, window=61)
+    write_gguf(build(settings, TOKENIZER.size), TOKENIZER, tmp_path / "m.gguf")
+    assert read(tmp_path / "m.gguf")[0]["general.architecture"] == "llama"
+
+
+def test_every_architecture_is_of_a_family_we_know():
+    from idiolect.interop.families import FAMILIES
+
+    assert ARCHITECTURES.keys() <= FAMILIES.keys()
+
+
+def test_numbers_too_large_for_f16(tmp_path):
+    model = model_of("llama")
+    with torch.no_grad():
+        model.blocks[1].mlp.up.weight[3, 4] = 7e4
+    with pytest.raises(UserError, match=r"blk\.1\.ffn_up\.weight has numbers too large for f16"):
+        write_gguf(model, TOKENIZER, tmp_path / "m.gguf", "f16")
+    assert not any(tmp_path.iterdir())
+
+
+def test_without_the_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(UserError, match=r"needs the package gguf.*\n.*idiolect\[hf\]"):
+        write_gguf(model_of("llama"), TOKENIZER, tmp_path / "m.gguf")
+
+
+def test_a_tensor_at_a_time(tmp_path, monkeypatch):
+    """Between two tensors written, no more than one array is alive."""
+    import weakref
+
+    made, most = [], []
+    real = gguf_file.to_array
+
+    class Watched(np.ndarray):
+        pass
+
+    def watched(*arguments):
+        array = real(*arguments).view(Watched)
+        made.append(weakref.ref(array))
+        most.append(sum(one() is not None for one in made))
+        return array
+
+    monkeypatch.setattr(gguf_file, "to_array", watched)
+    write_gguf(model_of("llama"), TOKENIZER, tmp_path / "m.gguf", "q8_0")
+    assert len(most) > 30 and max(most) <= 2  # the last one goes when the next takes its name
+
+
+def test_an_old_file_stays_when_the_disk_refuses(tmp_path, monkeypatch):
+    write_gguf(model_of("llama"), TOKENIZER, tmp_path / "m.gguf")
+    before = (tmp_path / "m.gguf").read_bytes()
+
+    def full(*arguments, **options):
+        raise OSError("5 requested and 0 written")  # what numpy says
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+    with pytest.raises(UserError, match="cannot write") as error:
+        write_gguf(model_of("qwen2"), TOKENIZER, tmp_path / "m.gguf")
+    assert error.value.code == Exit.CANNOT_WRITE
+    assert (tmp_path / "m.gguf").read_bytes() == before and [*tmp_path.iterdir()] == [Path(tmp_path / "m.gguf")]
+
+
+def test_a_file_larger_than_the_limit_ends_with_exit_4_and_leaves_nothing(tmp_path):
+    """By the system, not by a patch: what the libraries write is refused half-way."""
+    save(tmp_path / "model", model_of("llama"), TOKENIZER, {})
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+        "from idiolect.cli import run; sys.exit(run(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "export", "model", "m.gguf", "--to", "gguf"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == Exit.CANNOT_WRITE and "cannot write m.gguf" in ended.stderr, ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
