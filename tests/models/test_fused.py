@@ -258,6 +258,23 @@ SETTINGS = {
     "window": DecoderSettings(layers=2, heads=2, width=32, context=37, window=5),
     "after": DecoderSettings(layers=2, heads=2, width=32, context=37, norm_place="after", mlp="geglu"),
     "both": DecoderSettings(layers=2, heads=2, width=32, context=37, norm_place="both", norm="rms-offset"),
+    "yarn": DecoderSettings(
+        layers=2,
+        heads=2,
+        width=32,
+        context=37,
+        rope_scaling={"kind": "yarn", "factor": 4.0, "original_context": 9, "attention_factor": 1.3},
+    ),
+    "scaled": DecoderSettings(layers=2, heads=2, width=32, context=37, attention_scale=0.4, scaled_embedding=True),
+    "capped": DecoderSettings(
+        layers=2, heads=2, width=32, context=37, attention_softcap=0.5, logit_softcap=0.7, window=5, global_layers=[0]
+    ),
+    "in part": DecoderSettings(
+        layers=2, heads=2, width=32, context=37, rope_share=0.5, unrotated_layers=[1], qk_norm=True, qk_norm_joint=True
+    ),
+    "experts": DecoderSettings(  # all of them, as rounding must not choose
+        layers=2, heads=2, width=32, context=37, experts={"count": 3, "per_token": 3, "shared_width": 48}
+    ),
     "residual": DecoderSettings(
         layers=2, heads=2, width=32, context=37, norm_place="residual", norm="layer", mlp="gelu-exact"
     ),

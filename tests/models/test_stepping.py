@@ -32,6 +32,12 @@ SETTINGS = {
         mlp_bias=True,
     ),
     "bare": DecoderSettings(layers=1, heads=1, width=7, context=C, position="none", mlp="relu", norm_epsilon=0.1),
+    "llama3": DecoderSettings(
+        layers=2, heads=2, width=24, context=C, rope_scaling={"kind": "llama3", "original_context": 11}
+    ),
+    "yarn": DecoderSettings(
+        layers=2, heads=2, width=24, context=C, rope_scaling={"kind": "yarn", "factor": 3.0, "original_context": 11}
+    ),
     "wide heads": DecoderSettings(layers=2, heads=2, width=64, head_width=96, context=C, rope_theta=100.0),
 }
 
@@ -222,6 +228,17 @@ def test_a_kernel_keeps_no_model_alive():
         {"norm": "rms-offset"},
         *({"norm_place": place} for place in ("after", "both", "residual")),
         *({"mlp": mlp} for mlp in ("geglu", "gelu-exact")),
+        {"scaled_embedding": True},
+        {"attention_scale": 0.3},
+        {"attention_softcap": 2.0},
+        {"logit_softcap": 2.0},
+        {"qk_norm": True, "qk_norm_joint": True},
+        {"window": 5, "global_layers": [0]},
+        {"window": 5, "global_layers": [0], "rope_local_theta": 20.0},
+        {"unrotated_layers": [1]},
+        {"rope_share": 0.7},
+        {"rope_scaling": {"kind": "longrope", "short": [1] * 3, "long": [2] * 3, "original_context": 7}},
+        {"experts": {"count": 3}},
     ],
 )
 def test_it_leaves_to_torch_what_it_does_not_compute(changes):

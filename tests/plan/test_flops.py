@@ -39,6 +39,9 @@ def counted(settings, *source, predicted=T):
         {"heads": 3, "width": 30},
         {"heads": 3, "width": 30, "mlp": "gelu", "tied": False, "position": "learned", "norm": "layer"},
         {"heads": 6, "kv_heads": 2, "width": 36, "head_width": 10, "mlp_width": 53},
+        {"heads": 3, "width": 30, "experts": {"count": 5, "per_token": 2, "width": 7, "shared_width": 11}},
+        {"heads": 3, "width": 30, "mlp_width": 13, "experts": {"count": 5, "dense_layers": [0]}},
+        {"heads": 3, "width": 30, "attention_softcap": 2.0, "logit_softcap": 3.0, "norm_place": "both"},
     ],
 )
 def test_a_decoder_does_the_products_of_the_formula(changes):
@@ -91,6 +94,8 @@ def test_shorter_sequences_and_windows_attend_to_less():
     assert flops_per_token(settings, V, length=16).attention == 12 * 2 * 8 * 16
     windowed = settings.model_copy(update={"window": 5})
     assert flops_per_token(windowed, V).attention == 12 * 2 * 8 * 5
+    mixed = windowed.model_copy(update={"global_layers": (1,)})
+    assert flops_per_token(mixed, V).attention == 12 * 8 * (5 + 64)
     assert flops_per_token(NGramSettings(), V).total == 0
 
 

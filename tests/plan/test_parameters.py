@@ -23,7 +23,7 @@ from idiolect.models.settings import (
 )
 from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import training_memory
-from idiolect.plan.parameters import count, matrices
+from idiolect.plan.parameters import count, matrices, mlp_matrices
 from idiolect.train.settings import TrainSettings
 
 DECODERS = [
@@ -40,6 +40,13 @@ DECODERS += [
     for place, norm, mlp in itertools.product(
         ("after", "both", "residual"), ("layer", "rms-offset"), ("geglu", "gelu-exact")
     )
+]
+MIXTURE = {"count": 5, "per_token": 2, "width": 7}
+MIXTURES = [
+    {"experts": MIXTURE},
+    {"experts": {"count": 3, "shared_width": 11, "dense_layers": [1]}, "mlp_width": 13, "mlp_bias": True},
+    {"experts": MIXTURE | {"shared_width": 5}, "mlp": "gelu", "mlp_bias": True, "norm_place": "after"},
+    {"qk_norm": True, "qk_norm_joint": True, "logit_softcap": 3.0, "scaled_embedding": True},
 ]
 SHAPES = [
     {"heads": 3, "width": 30},
@@ -70,6 +77,21 @@ def test_an_encoder_holds_what_the_formula_says(shape, head):
         settings = EncoderSettings(layers=3, context=19, head=head, **shape, **style)
         model = build(settings, 101, device="meta")
         assert count(settings, 101).total == sum(p.numel() for p in model.parameters()), style
+
+
+@pytest.mark.parametrize("style", MIXTURES)
+def test_a_decoder_with_experts_holds_what_the_formula_says(style):
+    settings = DecoderSettings(**{"layers": 3, "heads": 6, "kv_heads": 2, "width": 36, "context": 19, **style})
+    model = build(settings, 101, device="meta")
+    assert count(settings, 101).total == sum(p.numel() for p in model.parameters())
+
+
+def test_the_experts_of_a_token_by_hand():
+    """A layer of 5 experts of width 7, 2 a token, and a shared one of 3, on a width of 10: 3 · 10 · 7 weights each."""
+    experts = {"count": 5, "per_token": 2, "width": 7, "shared_width": 3, "dense_layers": [0]}
+    settings = DecoderSettings(layers=2, heads=1, width=10, mlp_width=4, experts=experts)
+    assert mlp_matrices(settings) == 3 * 10 * 4 + 3 * 10 * (5 * 7 + 3) + 10 * (5 + 1)
+    assert mlp_matrices(settings, active=True) == 3 * 10 * 4 + 3 * 10 * (2 * 7 + 3) + 10 * (5 + 1)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])

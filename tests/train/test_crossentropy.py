@@ -46,6 +46,23 @@ def test_chunks_equal_torch_in_loss_and_gradients(chunked: None, dtype: torch.dt
         torch.testing.assert_close(got, want, rtol=close * 20, atol=close * 20)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "in chunks"])
+def test_capped_logits_equal_torch_in_loss_and_gradients(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, whole: bool, bias: bool
+) -> None:
+    if not whole:
+        request.getfixturevalue("chunked")
+    x, w, b, labels = parts(torch.float64, bias)
+    ours = linear_cross_entropy(x, w, b, labels, softcap=1.7)
+    capped = torch.tanh(F.linear(x, w, b) / 1.7) * 1.7
+    reference = F.cross_entropy(capped, labels, reduction="sum")
+    assert reference != F.cross_entropy(F.linear(x, w, b), labels, reduction="sum")
+    torch.testing.assert_close(ours, reference, rtol=1e-13, atol=0)
+    for got, want in zip(gradients(ours, x, w, b), gradients(reference, x, w, b)):
+        torch.testing.assert_close(got, want, rtol=2e-12, atol=2e-12)
+
+
 def test_chunks_equal_torchs_own_fused_operator(chunked: None) -> None:
     x, w, b, labels = parts()
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=11)

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from idiolect.data.batch import IGNORE, Batch
+from idiolect.models.build import build
+from idiolect.models.settings import DecoderSettings
 from idiolect.testing import TinyModel
 from idiolect.train import objectives
 
@@ -84,3 +86,21 @@ def test_labels_of_tokens_count_only_where_there_is_one() -> None:
     loss = objectives.labels(Fixed([[[5, 1], [1, 4], [5, 1]]]), batch)
     assert (loss.count, float(loss.logs["right"])) == (1, 1)
     assert loss.total.item() == pytest.approx(math.log(5 / 4), rel=1e-6)
+
+
+def test_a_capped_head_gives_the_loss_of_capped_logits() -> None:
+    settings = DecoderSettings(layers=1, heads=1, width=6, context=5, tied=False, logit_softcap=0.3)
+    model = build(settings, 11, seed=1)
+    with torch.no_grad():
+        model.head.weight.mul_(50)
+    ids, labels = torch.tensor([[0, 1, 2], [4, 0, 9]]), torch.tensor([[1, 2, 0], [0, IGNORE, 7]])
+    logits = model.head(model.body(ids))
+    assert 0.2 < logits.abs().max() <= 0.3
+    expected = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+    got = objectives.next_token(model, Batch(ids, labels)).total
+    assert got.item() == pytest.approx(expected.item(), rel=1e-6)
+    got.backward()
+    gradient = model.head.weight.grad.clone()
+    model.head.weight.grad = None
+    expected.backward()
+    torch.testing.assert_close(gradient, model.head.weight.grad)

@@ -114,8 +114,12 @@ class Network(nn.Module):
     """The modules after the body, for which a model that gives something else than tokens has no use."""
     normalised = True
     """Whether exp(score) is a probability."""
+    model_type: str | None = None
+    """The Hugging Face type of the folder it comes from, as which it is saved again while that can express it."""
     refusal = ""
     """Why it cannot continue a text, after "it"; empty for a `LanguageModel`."""
+    auxiliary: Tensor | None = None
+    """A further term of the loss that the last call of `body` made while training, a mean; None for most models."""
     activation_checkpointing = False
     """Whether layers are computed again in the backward pass instead of kept."""
 

@@ -1,4 +1,4 @@
-"""One causal transformer whose settings cover the GPT-2 and the Llama/Qwen styles.
+"""One causal transformer whose settings cover GPT-2, Llama and their descendants.
 
 Shapes: B rows, T positions, D width, V vocabulary, L layers, H query heads, K key/value heads, d head width,
 S slots of the cache.
@@ -6,7 +6,7 @@ S slots of the cache.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,64 +14,19 @@ from torch.utils.checkpoint import checkpoint
 
 from idiolect import devices
 from idiolect.errors import UserError
-from idiolect.models import layers, stepping
+from idiolect.models import layers, longrope, rope, stepping
 from idiolect.models.contract import Network, last_positions
+from idiolect.models.decoder_settings import LongRope
+from idiolect.models.experts import Experts, balance
+from idiolect.models.keyvalues import KeyValues
 from idiolect.models.score import score
 from idiolect.models.settings import DecoderSettings, TransformerSettings
 
 BLOCK = 64
 """Slots of the cache are read in multiples of this many: a step costs what it must, and few shapes are compiled."""
-
-
-@dataclass
-class KeyValues:
-    """What a decoder remembers: each layer's keys (already rotated) and values, and nothing else.
-
-    Token t of a row lies in slot t. The last slot is spare: what padding writes past the end lands there, so that a
-    step needs no branch on the data. Bytes: 2 · L · B · K · (S + 1) · d · bytes of one number.
-    """
-
-    lengths: Tensor
-    """int64 [B]."""
-    keys: list[Tensor]
-    """A layer each, [B, K, S + 1, d]."""
-    values: list[Tensor]
-    """A layer each, [B, K, S + 1, d]."""
-    used: int = 0
-    """No row is longer than this; known without asking the device."""
-
-    @property
-    def capacity(self) -> int:
-        """Tokens a row can hold (S)."""
-        return self.keys[0].shape[2] - 1
-
-    def select(self, rows: Tensor) -> KeyValues:
-        """A new state whose row i is a copy of row rows[i]."""
-        keys, values = [k[rows] for k in self.keys], [v[rows] for v in self.values]
-        return KeyValues(self.lengths[rows], keys, values, self.used)
-
-    def put(self, rows: Tensor, other: KeyValues) -> None:
-        """Copies row i of `other` into slot rows[i]. Raises ValueError when its tokens do not fit."""
-        if other.used > self.capacity:
-            raise ValueError(f"{other.used} tokens do not fit into a state of {self.capacity}")
-        for mine, theirs in zip(self.keys + self.values, other.keys + other.values):
-            mine[rows, :, : other.used] = theirs[:, :, : other.used]
-        self.lengths[rows] = other.lengths
-        self.used = int(self.lengths.max())
-
-    def truncate(self, lengths: Tensor) -> None:
-        """Goes back to `lengths` [B]; the slots beyond are overwritten before they are read."""
-        self.lengths = lengths.to(self.lengths.device, torch.int64, copy=True)
-        self.used = int(self.lengths.max())
-
-    def grow(self, T: int, lengths: Tensor | None) -> None:
-        """Counts T more positions as used. Raises ValueError when a row's real tokens do not fit."""
-        used = self.used + T
-        if used > self.capacity:  # perhaps only padding reaches past the end: ask the rows (this waits for the device)
-            used = int((self.lengths + (T if lengths is None else lengths)).max())
-        if used > self.capacity:
-            raise ValueError(f"{used} tokens do not fit into a state of {self.capacity}")
-        self.used = used
+Rope = tuple[Tensor, Tensor] | None
+Masks = dict[int | None, tuple[Tensor | None, Tensor | None]]
+"""By window: the mask of a block that has it, or in its place the first position that each query reads."""
 
 
 def empty_cache(settings: TransformerSettings, batch: int, length: int, like: Tensor) -> KeyValues:
@@ -84,42 +39,79 @@ def empty_cache(settings: TransformerSettings, batch: int, length: int, like: Te
 
 
 class Decoder(Network):
-    """A decoder-only transformer (Vaswani et al. 2017; GPT-2 and Llama arrangements)."""
+    """A decoder-only transformer (Vaswani et al. 2017; GPT-2, Llama and their descendants)."""
 
     settings: DecoderSettings
 
     def __init__(self, settings: DecoderSettings, vocabulary: int) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings = s = settings
         self.vocabulary = vocabulary
-        self.context = settings.context
-        D = settings.width
+        self.context = s.context
+        D = s.width
+        self.compiles = s.experts is None  # how many tokens an expert gets is another number in every step
         self.embedding = nn.Embedding(vocabulary, D)
-        self.position = nn.Embedding(settings.context, D) if settings.position == "learned" else None
-        self.dropout = nn.Dropout(settings.dropout)
-        self.blocks = nn.ModuleList(layers.Block(settings) for _ in range(settings.layers))
-        self.norm = nn.Identity() if settings.norm_place == "residual" else layers.norm(D, settings)
-        self.head = nn.Linear(D, vocabulary, bias=False)
+        self.position = nn.Embedding(s.context, D) if s.position == "learned" else None
+        self.dropout = nn.Dropout(s.dropout)
+        self.blocks = nn.ModuleList(self._block(layer) for layer in range(s.layers))
+        self.norm = nn.Identity() if s.norm_place == "residual" else layers.norm(D, s)
+        capped = s.logit_softcap
+        self.head = nn.Linear(D, vocabulary, bias=False) if capped is None else layers.CappedHead(D, vocabulary, capped)
         self.tie()
+
+    def _block(self, layer: int) -> layers.Block:
+        s = self.settings
+        attention = layers.Attention(s, scale=s.attention_scale, softcap=s.attention_softcap, joint=s.qk_norm_joint)
+        return layers.Block(s, attention, Experts(s, s.experts) if s.experts is not None and s.sparse(layer) else None)
 
     def initialise(self, name: str, weights: Tensor, generator: torch.Generator) -> None:
         """Fills the parameter `name` in place."""
         layers.initialise(name, weights, generator, self.settings)
 
-    def embed(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """ids [B, T], positions [T] or [B, T] → the first block's input [B, T, D] and its rotations [B or 1, 1, T, d].
-
-        The rotations are None when positions are not rotary.
-        """
-        x = self.embedding(ids)
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """ids [B, T], positions [T] or [B, T] → the first block's input [B, T, D]."""
+        x: Tensor = self.embedding(ids)
+        if self.settings.scaled_embedding:
+            x = x * x.new_tensor(self.settings.width**0.5)  # rounded to the type of x, as Gemma's is
         if self.position is not None:
             x = x + self.position(positions.clamp(max=self.settings.context - 1))
-        if self.settings.position != "rope":
-            return self.dropout(x), None
-        cosine, sine = layers.rotary(positions, self.settings.d_head, self.settings.rope_theta)
-        if positions.dim() == 2:
-            cosine, sine = cosine[:, None], sine[:, None]  # one for all heads
-        return self.dropout(x), (cosine, sine)
+        out: Tensor = self.dropout(x)
+        return out
+
+    @property
+    def bound(self) -> int | None:
+        """Tokens above which a text is read with other rotations (longrope); None: no such number."""
+        scaling = self.settings.rope_scaling
+        return scaling.original_context if isinstance(scaling, LongRope) else None
+
+    def outgrown(self, lengths: Tensor) -> Tensor:
+        """Whether texts of these lengths are read with the rotations of long ones."""
+        return torch.zeros_like(lengths, dtype=torch.bool) if self.bound is None else lengths > self.bound
+
+    def ropes(self, positions: Tensor, long: Tensor) -> list[Rope]:
+        """Each block's rotations [B, 1, T, d] or [T, d] of positions [B, T] or [T]; None where there are none.
+
+        `long`, to their shape: whether a position lies in a text that is `outgrown`.
+        """
+        s = self.settings
+        if s.position != "rope":
+            return [None] * s.layers
+        d, theta, device = s.d_rope, s.rope_theta, positions.device
+        found = rope.frequencies(d, theta, s.rope_scaling, device=device)
+        if self.bound is not None:
+            longer = rope.frequencies(d, theta, s.rope_scaling, long=True, device=device)
+            found = torch.where(long.to(device)[..., None], longer, found)
+        everywhere = local = self._turns(positions, found, rope.magnitude(s.rope_scaling, s.context))
+        if s.rope_local_theta is not None:
+            local = self._turns(positions, rope.frequencies(d, s.rope_local_theta, device=device))
+        return [
+            None if layer in s.unrotated_layers else everywhere if s.window_of(layer) is None else local
+            for layer in range(s.layers)
+        ]
+
+    def _turns(self, positions: Tensor, frequencies: Tensor, magnitude: float = 1.0) -> tuple[Tensor, Tensor]:
+        cosine, sine = rope.turns(positions, frequencies, magnitude)
+        return (cosine, sine) if cosine.dim() == 2 else (cosine[:, None], sine[:, None])  # one for all heads
 
     def body(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
         """ids [B, T] → hidden [B, T, D], which `head` turns into logits.
@@ -127,28 +119,57 @@ class Decoder(Network):
         With segments [B, T] a position reads only its own segment, and positions start anew in each. Raises UserError
         when T is longer than the context.
         """
-        T, window = ids.shape[1], self.settings.window
-        if self.settings.context < T:
-            raise UserError(f"{T} tokens are more than the context of {self.settings.context}", "shorten the text")
+        T, s = ids.shape[1], self.settings
+        if s.context < T:
+            raise UserError(f"{T} tokens are more than the context of {s.context}", "shorten the text")
         index = torch.arange(T, device=ids.device)
         positions = index if segments is None else layers.positions_within(segments)
-        x, rope = self.embed(ids, positions)
-        first: Tensor | None = None  # plain causal attention needs no mask: the kernel skips what lies ahead
-        mask: Tensor | None = None
-        if segments is not None or (window is not None and window < T):
-            first = index - (positions if window is None else positions.clamp(max=window - 1))
-            block = self.blocks[0]
-            assert isinstance(block, layers.Block)
-            if block.attention.fuses(x):
-                first = first.int().expand_as(ids).contiguous()
-            else:
-                mask, first = layers.between(first, index).view(-1, 1, T, T), None
-        for block in self.blocks:
+        lengths = torch.tensor(T) if segments is None else layers.lengths_within(segments)
+        x = self.embed(ids, positions)
+        masks = self._masks(x, index, None if segments is None else positions)
+        for block, turned, window in zip(self.blocks, self.ropes(positions, self.outgrown(lengths)), self.windows()):
+            mask, first = masks[window]
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, rope, mask, first=first, use_reentrant=False)
+                x = checkpoint(block, x, turned, mask, first=first, use_reentrant=False)
             else:
-                x = block(x, rope, mask, first=first)
-        return self.norm(x)
+                x = block(x, turned, mask, first=first)
+        self.auxiliary = self._balance(segments)
+        out: Tensor = self.norm(x)
+        return out
+
+    def windows(self) -> Iterator[int | None]:
+        """Each block's window."""
+        return (self.settings.window_of(layer) for layer in range(self.settings.layers))
+
+    def _masks(self, x: Tensor, index: Tensor, positions: Tensor | None) -> Masks:
+        """What blocks with and without a window may read; positions [B, T] where a row holds several segments."""
+        masks: Masks = {}
+        B, T = x.shape[:2]
+        block = self.blocks[0]
+        assert isinstance(block, layers.Block)
+        for window in set(self.windows()):
+            if positions is None and (window is None or window >= T):
+                masks[window] = None, None  # plain causal attention needs no mask: the kernel skips what lies ahead
+                continue
+            within = index if positions is None else positions
+            first = index - (within if window is None else within.clamp(max=window - 1))
+            if block.attention.fuses(x):
+                masks[window] = None, first.int().expand(B, T).contiguous()
+            else:
+                masks[window] = layers.between(first, index).view(-1, 1, T, T), None
+        return masks
+
+    def _balance(self, segments: Tensor | None) -> Tensor | None:
+        """The weighted mean over the layers of how uneven their experts' loads were, while training."""
+        e = self.settings.experts
+        if e is None or not e.balance or not self.training:
+            return None
+        real = None if segments is None else segments.flatten() >= 0
+        sparse = [block.mlp for block in self.blocks if isinstance(block.mlp, Experts)]
+        uneven = [balance(*mlp.routed, real) for mlp in sparse if mlp.routed is not None]
+        for mlp in sparse:
+            mlp.routed = None
+        return e.balance * torch.stack(uneven).mean()
 
     def init_state(
         self, batch: int, length: int, source: Tensor | None = None, source_lengths: Tensor | None = None
@@ -157,7 +178,11 @@ class Decoder(Network):
         assert source is None and source_lengths is None, "a decoder has no source"
         if length > self.settings.context:
             raise UserError(f"{length} tokens are more than the context of {self.settings.context}", "ask for fewer")
-        return empty_cache(self.settings, batch, length, self.embedding.weight)
+        state = empty_cache(self.settings, batch, length, self.embedding.weight)
+        if self.bound is not None:
+            state.ids = torch.zeros(batch, length + 1, dtype=torch.int64, device=state.lengths.device)
+            state.long = torch.zeros_like(state.lengths, dtype=torch.bool)
+        return state
 
     @torch.no_grad()
     def step(
@@ -167,9 +192,17 @@ class Decoder(Network):
 
         Raises ValueError when the tokens do not fit into the state.
         """
-        B, T = ids.shape
-        window, first = self.settings.window, state.used == 0
         lengths = None if lengths is None else lengths.to(ids.device)
+        if self.bound is not None:
+            return longrope.step(self, ids, state, lengths, last, self.bound)
+        return self.advance(ids, state, lengths, last)
+
+    def advance(
+        self, ids: Tensor, state: KeyValues, lengths: Tensor | None, last: bool, long: Tensor | None = None
+    ) -> tuple[Tensor, KeyValues]:
+        """`step`, with the rotations of long texts in the rows where `long` [B] says so."""
+        B, T = ids.shape
+        first = state.used == 0
         state.grow(T, lengths)
         kernel = stepping.stepper(self, self.settings, ids, state)
         if kernel is not None:
@@ -180,21 +213,28 @@ class Decoder(Network):
         positions = state.lengths[:, None] + torch.arange(T, device=ids.device)  # [B, T]
         slots = positions.clamp(max=state.capacity)
         rows = torch.arange(B, device=ids.device)[:, None]
+        if state.ids is not None:
+            state.ids[rows, slots] = ids
         read = min(state.capacity, -(-state.used // BLOCK) * BLOCK)
-        mask = None
-        if not first:
-            mask = layers.reach(positions, torch.arange(read, device=ids.device), window)[:, None]
-        elif window is not None and window < T:
-            mask = layers.reach(positions[0], positions[0], window)
-        x, rope = self.embed(ids, positions)
-        for block, keys, values in zip(self.blocks, state.keys, state.values):
+        masks: dict[int | None, Tensor | None] = {}
+        for window in set(self.windows()):
+            if not first:
+                masks[window] = layers.reach(positions, torch.arange(read, device=ids.device), window)[:, None]
+            else:
+                cut = window is not None and window < T
+                masks[window] = layers.reach(positions[0], positions[0], window) if cut else None
+        x = self.embed(ids, positions)
+        ropes = self.ropes(positions, torch.tensor(False) if long is None else long[:, None])
+        for block, keys, values, turned, window in zip(
+            self.blocks, state.keys, state.values, ropes, self.windows(), strict=True
+        ):
 
             def cache(k: Tensor, v: Tensor, keys: Tensor = keys, values: Tensor = values) -> tuple[Tensor, Tensor]:
                 keys[rows, :, slots] = k.transpose(1, 2).to(keys.dtype)
                 values[rows, :, slots] = v.transpose(1, 2).to(values.dtype)
                 return (k, v) if first else (keys[:, :, :read].to(k.dtype), values[:, :, :read].to(v.dtype))
 
-            x = block(x, rope, mask, cache=cache)
+            x = block(x, turned, masks[window], cache=cache)
         if last:
             x = last_positions(x, lengths)
         state.lengths = state.lengths + (T if lengths is None else lengths)
@@ -205,16 +245,23 @@ class Decoder(Network):
         """log p(ids[b, t] | ids[b, :t]) in nats, [B, T]; column 0 and padding are 0."""
         return score(self, ids, lengths)
 
+    def prefixes(self, ids: Tensor) -> Tensor:
+        """ids [B, T] → hidden [B, T, D], each position's as of a text that ends with it."""
+        hidden = self.body(ids)
+        if self.bound is None or ids.shape[1] <= self.bound:
+            return hidden
+        return torch.cat((self.body(ids[:, : self.bound]), hidden[:, self.bound :]), dim=1)
+
 
 @torch.no_grad()
 def attention_maps(model: Decoder, ids: Tensor) -> Tensor:
     """What each head looks at: ids [T] → [L, H, T, T], row t the weights of position t over those before it."""
     index = torch.arange(len(ids), device=ids.device)
-    mask = layers.reach(index, index, model.settings.window)
-    x, rope = model.embed(ids[None], index)
+    x, ropes = model.embed(ids[None], index), model.ropes(index, model.outgrown(torch.tensor(len(ids))))
     maps = []
-    for block in model.blocks:
+    for block, turned, window in zip(model.blocks, ropes, model.windows()):
         assert isinstance(block, layers.Block)
-        maps.append(block.attention.weights(block.attended(x), rope, mask)[0])
-        x = block(x, rope, mask)
+        mask = layers.reach(index, index, window)
+        maps.append(block.attention.weights(block.attended(x), turned, mask)[0])
+        x = block(x, turned, mask)
     return torch.stack(maps)

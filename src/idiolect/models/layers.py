@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.models import fused, fused_block
+from idiolect.models.rope import frequencies, turns
 from idiolect.models.settings import TransformerSettings
 
 Cache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -79,27 +80,25 @@ def initialise(name: str, weights: Tensor, generator: torch.Generator, settings:
     elif "norm" in name:
         weights.fill_(0.0 if settings.norm == "rms-offset" else 1.0)
     else:
-        writes = name.endswith(("attention.out.weight", "mlp.down.weight"))
+        writes = name.endswith((".out.weight", ".down.weight"))
         weights.normal_(0.0, STD / (2 * settings.layers) ** 0.5 if writes else STD, generator=generator)
 
 
 def rotary(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [..., T, d] of rotary positions [..., T] (Su et al. 2021, arXiv 2104.09864, eq. 34).
-
-    Component i turns with theta^(-2i/d), for i in 0 … d/2 - 1; components i and i + d/2 form a pair (the order of
-    Hugging Face's Llama; the paper pairs neighbours). In float32 whatever the model's type.
-    """
-    frequencies = 1.0 / theta ** (torch.arange(0, d, 2, device=positions.device, dtype=torch.float32) / d)
-    angles = positions[..., None].float() * frequencies
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    """Cosines and sines [..., T, d] of rotary positions [..., T]; see `rope.turns`."""
+    return turns(positions, frequencies(d, theta, device=positions.device))
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turns each head's pairs of components: x [B, H, T, d], cosine and sine [..., T, d]."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cosine.to(x.dtype) + turned * sine.to(x.dtype)
+    """Turns each head's pairs of components: x [B, H, T, d], cosine and sine [..., T, d].
+
+    Where these are narrower than the heads, what lies past their width stays.
+    """
+    r = cosine.shape[-1]
+    x, rest = x[..., :r], x[..., r:]
+    turned = torch.cat((-x[..., r // 2 :], x[..., : r // 2]), dim=-1)
+    out = x * cosine.to(x.dtype) + turned * sine.to(x.dtype)
+    return torch.cat((out, rest), dim=-1) if rest.shape[-1] else out
 
 
 def positions_within(segments: Tensor) -> Tensor:
@@ -109,6 +108,11 @@ def positions_within(segments: Tensor) -> Tensor:
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     return index - torch.where(starts, index, 0).cummax(dim=1).values
+
+
+def lengths_within(segments: Tensor) -> Tensor:
+    """Length of the run of equal segment numbers that each token lies in: int64 [B, T] → int64 [B, T]."""
+    return positions_within(segments) + positions_within(segments.flip(1)).flip(1) + 1
 
 
 def blank(ids: Tensor, lengths: Tensor | None) -> Tensor:
@@ -153,7 +157,7 @@ class Heads(nn.Module):
     ) -> None:
         super().__init__()
         D, H, K, d = settings.width, settings.heads, settings.n_kv, settings.d_head
-        bias = settings.attention_bias != "none"
+        bias, kind = settings.attention_bias != "none", OffsetRmsNorm if settings.norm == "rms-offset" else RmsNorm
         self.d = d
         self.scale, self.softcap, self.joint = d**-0.5 if scale is None else scale, softcap, joint
         self.query = nn.Linear(D, H * d, bias=bias)
@@ -161,7 +165,7 @@ class Heads(nn.Module):
         self.value = nn.Linear(D, K * d, bias=bias)
         self.out = nn.Linear(H * d, D, bias=settings.attention_bias == "all")
         self.query_norm, self.key_norm = (
-            RmsNorm(heads * d if joint else d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
+            kind(heads * d if joint else d, eps=settings.norm_epsilon) if settings.qk_norm else nn.Identity()
             for heads in (H, K)
         )
         self.grouped = H != K
@@ -328,6 +332,18 @@ class Mlp(nn.Module):
         return fused.linear(self.down, active * u if self.gated else active)
 
 
+class CappedHead(nn.Linear):
+    """A head whose logits are c · tanh(x Wᵀ / c) (Gemma 2, arXiv 2408.00118, section 2)."""
+
+    def __init__(self, width: int, vocabulary: int, softcap: float) -> None:
+        super().__init__(width, vocabulary, bias=False)
+        self.softcap = softcap
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., D] → [..., V]."""
+        return torch.tanh(super().forward(x) / self.softcap) * self.softcap
+
+
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); norm_place moves the norms.
 
@@ -362,6 +378,7 @@ class Block(nn.Module):
         parts = [attention, mlp, self.attention_norm, self.mlp_norm, *self.linears()]
         return (
             self.norm_place == "before"
+            and attention.scale == attention.d**-0.5
             and mlp.kind in fused.ACTIVATIONS
             and isinstance(attention.query_norm, nn.Identity)
             and not (self.training and self.dropout.p)
@@ -384,7 +401,8 @@ class Block(nn.Module):
         bias: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, D] → [B, T, D]; the arguments are those of Attention."""
-        if causal and mask is None and cache is None and bias is None and self.fuses(x):
+        plain = causal and mask is None and cache is None and bias is None and self.fuses(x)
+        if plain and (rope is None or rope[0].shape[-1] == self.attention.d):  # the kernel turns whole heads
             return fused_block.forward(self, x, rope, first)
 
         def attend(read: Tensor) -> Tensor:

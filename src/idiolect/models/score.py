@@ -27,7 +27,8 @@ class BodyAndHead(Protocol):
 def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None, *source: Tensor | None) -> Tensor:
     """log p(ids[b, t] | ids[b, :t]) in nats: ids [B, T], lengths [B] → [B, T], float32 or better.
 
-    `source` is what the body takes besides the ids: nothing, or sources and their lengths.
+    `source` is what the body takes besides the ids: nothing, or sources and their lengths. A model whose body's hidden
+    vectors depend on what comes after them has `prefixes`, which takes its place.
 
     Column 0 and everything at or past lengths[b] are 0. Hidden vectors meet the head in chunks of positions.
     """
@@ -40,7 +41,8 @@ def score(model: BodyAndHead, ids: Tensor, lengths: Tensor | None = None, *sourc
     scored = real[:, 1:]
     if not scored.any():
         return out
-    hidden = model.body(ids.masked_fill(~real, 0)[:, :-1], *source)[scored]  # [N, D]
+    read = getattr(model, "prefixes", model.body)
+    hidden = read(ids.masked_fill(~real, 0)[:, :-1], *source)[scored]  # [N, D]
     targets = ids[:, 1:][scored]  # [N]
     rows = max(1, (CHUNK if hidden.device.type == "cpu" else CHUNK_ELSEWHERE) // model.head.weight.shape[0])
     parts = [

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from idiolect.config import Settings
+from idiolect.models.decoder_settings import ExpertSettings, LongRope, RopeScaling, YarnRope
 
 CONTEXT = Field(default=256, ge=1)
 
@@ -26,6 +27,10 @@ class FamilySettings(Settings):
     def matrices(self, vocabulary: int) -> list[int]:
         """Numbers in some matrices that any model of these settings has; a folder that holds fewer is damaged."""
         return []
+
+    def tensors(self) -> int:
+        """A model of these settings has no fewer tensors."""
+        return getattr(self, "layers", 1)
 
 
 class NGramSettings(FamilySettings):
@@ -213,11 +218,21 @@ class TransformerSettings(FamilySettings):
             problems.append(f"heads ({self.heads}) must divide width ({self.width}), or head_width must be given")
         if self.kv_heads is not None and self.heads % self.kv_heads:
             problems.append(f"kv_heads ({self.kv_heads}) must divide heads ({self.heads})")
-        if self.position == "rope" and self.d_head % 2:
-            problems.append(f"rotary positions need an even head_width, not {self.d_head}")
+        if self.position == "rope" and (self.d_rope % 2 or not self.d_rope):
+            problems.append(f"rotary positions need an even head_width, not {self.d_rope}")
+        problems += self.problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def problems(self) -> list[str]:
+        """What else does not fit together in a family's own settings."""
+        return []
+
+    @property
+    def d_rope(self) -> int:
+        """Components of a head that rotary positions turn."""
+        return self.d_head
 
     @property
     def d_head(self) -> int:
@@ -248,12 +263,94 @@ class TransformerSettings(FamilySettings):
 
 
 class DecoderSettings(TransformerSettings):
-    """A causal transformer whose settings cover the GPT-2 and the Llama/Qwen styles."""
+    """A causal transformer: GPT-2's, Llama's and their descendants'."""
 
     kind: Literal["decoder"] = "decoder"
     """The family."""
     position: Literal["rope", "learned", "none"] = "rope"
     """Rotary positions, a learnt embedding, or none."""
+    scaled_embedding: bool = False
+    """Whether embeddings are multiplied by the square root of the width (Gemma)."""
+    attention_scale: float | None = Field(default=None, gt=0)
+    """What the products of queries and keys are multiplied by; unset: 1 / sqrt(head width)."""
+    attention_softcap: float | None = Field(default=None, gt=0)
+    """Scores s become c tanh(s / c), so that none is above c (Gemma 2); unset: they stay."""
+    logit_softcap: float | None = Field(default=None, gt=0)
+    """The same for the logits."""
+    qk_norm_joint: bool = False
+    """Whether qk_norm is taken over all heads together (OLMo 2), not of each."""
+    global_layers: tuple[int, ...] = ()
+    """Layers, from 0, without the window (Gemma 2: every second, Gemma 3: every sixth)."""
+    unrotated_layers: tuple[int, ...] = ()
+    """Layers, from 0, without rotary positions (SmolLM3: every fourth)."""
+    rope_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of a head's components that rotary positions turn, the first ones (Phi-3)."""
+    rope_local_theta: float | None = Field(default=None, gt=0)
+    """Base of the rotary frequencies in layers with a window, which are not scaled then (Gemma 3); unset: rope_theta,
+    scaled as elsewhere."""
+    rope_scaling: RopeScaling | None = None
+    """How rotary frequencies are changed for texts longer than a model was first trained on; unset: not at all."""
+    experts: ExpertSettings | None = None
+    """A mixture of experts in the place of the MLP; unset: none."""
+
+    def problems(self) -> list[str]:
+        """Settings that contradict others, or have no effect beside them."""
+        listed = {"global_layers": self.global_layers, "unrotated_layers": self.unrotated_layers}
+        if self.experts is not None:
+            listed["experts.dense_layers"] = self.experts.dense_layers
+        out = [
+            f"{name} must be layers from 0 to {self.layers - 1} in ascending order, and not all of them"
+            for name, layers in listed.items()
+            if list(layers) != sorted(set(layers))
+            or (layers and not 0 <= layers[0] <= layers[-1] < self.layers)
+            or len(layers) == self.layers
+        ]
+        if self.window is None and self.global_layers:
+            out.append("global_layers need a window")
+        if self.rope_local_theta is not None and not self.global_layers:
+            out.append("rope_local_theta needs layers without the window beside those with it (global_layers)")
+        turned = {"unrotated_layers": (), "rope_share": 1.0, "rope_local_theta": None, "rope_scaling": None}
+        if self.position != "rope":
+            out += [f"{name} needs rotary positions" for name, unset in turned.items() if getattr(self, name) != unset]
+        if self.qk_norm_joint and not self.qk_norm:
+            out.append("qk_norm_joint needs qk_norm")
+        if isinstance(self.rope_scaling, YarnRope) and self.rope_theta <= 1:
+            out.append("yarn needs a rope_theta above 1")
+        if isinstance(self.rope_scaling, LongRope):
+            sizes = [len(self.rope_scaling.short), len(self.rope_scaling.long)]
+            if sizes != [self.d_rope // 2] * 2:
+                out.append(f"longrope needs {self.d_rope // 2} short and long factors, not {sizes[0]} and {sizes[1]}")
+        e = self.experts
+        if e is not None and e.width is not None and self.mlp_width is not None and not e.dense_layers:
+            out.append("mlp_width has no effect where every layer has experts of another width (experts.width)")
+        return out
+
+    @property
+    def d_rope(self) -> int:
+        """As in every transformer."""
+        return int(self.d_head * self.rope_share)
+
+    def window_of(self, layer: int) -> int | None:
+        """The sliding window of a layer."""
+        return None if layer in self.global_layers else self.window
+
+    def sparse(self, layer: int) -> bool:
+        """Whether a layer has experts."""
+        return self.experts is not None and layer not in self.experts.dense_layers
+
+    def matrices(self, vocabulary: int) -> list[int]:
+        """As in every family."""
+        if self.experts is None:
+            return super().matrices(vocabulary)
+        e, mlp = self.experts, [self.d_mlp] if self.experts.dense_layers else []
+        learned = self.context if self.position == "learned" else 1
+        widths = (vocabulary, learned, self.heads * self.d_head, e.count, e.width or self.d_mlp, *mlp)
+        return [n * self.width for n in widths]
+
+    def tensors(self) -> int:
+        """As in every family."""
+        e = self.experts
+        return self.layers if e is None else self.layers + e.count * (self.layers - len(e.dense_layers))
 
 
 class EncoderSettings(TransformerSettings):

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from idiolect import native
-from idiolect.models import layers
+from idiolect.models import layers, rope
+from idiolect.models.decoder_settings import LongRope
 from idiolect.models.settings import DecoderSettings
 
 POSITIONS = 16
@@ -92,6 +93,7 @@ class Stepper:
             and all(type(module) in KNOWN for module in modules[1:])
             and all(_attends(module) for module in modules if isinstance(module, layers.Attention))
             and (settings.norm_place, settings.mlp in MLPS) == ("before", True)
+            and not _beyond(settings)
             and all(p.dtype == self.dtype and p.is_contiguous() and p.device.type == "cpu" for p in self.parameters)
         )
         self.operations = 0
@@ -109,7 +111,9 @@ class Stepper:
         blocks = [addresses(f"blocks.{layer}.{part}") for layer in range(s.layers) for part in PARTS]
         self._layer = (_Linear * len(blocks))(*blocks)
         self._rotary = s.position == "rope"
-        self._theta = s.rope_theta
+        if self._rotary:
+            self._frequencies = rope.frequencies(s.d_head, s.rope_theta, s.rope_scaling)
+            self._magnitude = rope.magnitude(s.rope_scaling, s.context)
         self._model = _Model(
             *(s.layers, s.width, s.heads, s.n_kv, s.d_head, s.d_mlp),
             *(model.vocabulary, s.window or 0, s.norm == "layer", MLPS.index(s.mlp), 0),
@@ -157,7 +161,13 @@ class Stepper:
         return logits
 
     def _table(self, slots: int) -> tuple[Tensor, Tensor]:
-        return layers.rotary(torch.arange(slots), self._model.head_width, self._theta)
+        return rope.turns(torch.arange(slots), self._frequencies, self._magnitude)
+
+
+def _beyond(s: DecoderSettings) -> bool:
+    """Whether the settings ask for what the kernel does not know; what modules do, their types tell."""
+    rotations = s.rope_local_theta is not None or s.rope_share < 1 or isinstance(s.rope_scaling, LongRope)
+    return s.scaled_embedding or bool(s.global_layers or s.unrotated_layers) or rotations
 
 
 def _attends(attention: layers.Attention) -> bool:

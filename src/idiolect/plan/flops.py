@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.settings import (
     CbowSettings,
+    DecoderSettings,
     EncoderDecoderSettings,
     EncoderSettings,
     RecurrentSettings,
@@ -41,9 +42,10 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
 
     Kaplan et al. 2020, section 2.1 (C ≈ 6 N D), with the head and attention added as in Chowdhery et al. 2022
     (PaLM), appendix B. Norms, activations and the optimiser are left out (together about a hundredth). A sliding
-    window shortens attention to the window. N-grams are counted, not trained: none. Of a sequence-to-sequence model
-    half of the tokens are read and half are written, in sequences of `length` each. Of word vectors a token is
-    a place, whose words are multiplied with the output vectors of the vocabulary or of the drawn words.
+    window shortens attention to the window; of experts those count that a token goes through. N-grams are counted, not
+    trained: none. Of a sequence-to-sequence model half of the tokens are read and half are written, in sequences of
+    `length` each. Of word vectors a token is a place, whose words are multiplied with the output vectors of the
+    vocabulary or of the drawn words.
     """
     if isinstance(settings, LabelledSettings):  # the head's are too few to count
         return flops_per_token(settings.base, 0, length, 0.0)
@@ -55,12 +57,11 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
     if isinstance(settings, EncoderDecoderSettings):
         return _encoder_decoder(settings, vocabulary, length or settings.context)
     if isinstance(settings, TransformerSettings):
-        span = min(length or settings.context, settings.window or settings.context)
         head = vocabulary * settings.width
         if isinstance(settings, EncoderSettings) and settings.head == "transform":
             head += settings.width**2
-        inner = matrices(settings) + round(predicted * head)
-        return Flops(6 * inner, 12 * settings.layers * settings.heads * settings.d_head * span)
+        inner = matrices(settings, active=True) + round(predicted * head)
+        return Flops(6 * inner, 12 * settings.heads * settings.d_head * _spans(settings, length))
     if isinstance(settings, CbowSettings):
         labels = 1.0  # of a place
         if settings.mode == "skipgram":
@@ -68,6 +69,13 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
         against = vocabulary if settings.loss == "softmax" else 1 + settings.negatives
         return Flops(int(6 * labels * against * settings.width), 0)
     return Flops(0, 0)
+
+
+def _spans(s: TransformerSettings, length: int | None) -> int:
+    """Positions that each token reads, of all layers together."""
+    whole = length or s.context
+    windows = [s.window_of(layer) if isinstance(s, DecoderSettings) else s.window for layer in range(s.layers)]
+    return sum(min(whole, window or s.context) for window in windows)
 
 
 def _seq2seq(s: Seq2SeqSettings, V: int, S: int) -> Flops:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.models.settings import (
     CbowSettings,
+    DecoderSettings,
     EncoderDecoderSettings,
     EncoderSettings,
     NGramSettings,
@@ -70,13 +71,15 @@ def _decoder(s: TransformerSettings, V: int) -> Parameters:
     """L (D d (2 H + 2 K) + 2 or 3 D W) in matrices, besides norms, biases, V D of the embedding and of the head."""
     L, norm = s.layers, s.width * (2 if s.norm == "layer" else 1)
     D, norms = s.width, 4 if s.norm_place == "both" else 2  # of a block
+    joint = isinstance(s, DecoderSettings) and s.qk_norm_joint
+    heads = s.d_head * (s.heads + s.n_kv if joint else 2) if s.qk_norm else 0
     return _parts(
         embedding=V * D,
         positions=s.context * D if s.position == "learned" else 0,
         attention=attention_matrices(s),
         mlp=mlp_matrices(s),
-        biases=L * (_attention_biases(s) + _mlp_biases(s)),
-        norms=L * (norms * norm + (2 * s.d_head if s.qk_norm else 0)) + (norm if s.norm_place != "residual" else 0),
+        biases=L * _attention_biases(s) + _mlp_biases(s),
+        norms=L * (norms * norm + heads) + (norm if s.norm_place != "residual" else 0),
         head=0 if s.tied else V * D,
     )
 
@@ -189,14 +192,27 @@ def attention_matrices(s: TransformerSettings) -> int:
     return s.layers * s.width * s.d_head * 2 * (s.heads + s.n_kv)
 
 
-def mlp_matrices(s: TransformerSettings) -> int:
-    """Weights of all MLPs of one stack of blocks: 2 L D W, and 3 L D W when gated."""
-    return s.layers * (3 if s.gated else 2) * s.width * s.d_mlp
+def mlp_matrices(s: TransformerSettings, active: bool = False) -> int:
+    """Weights of all MLPs of one stack of blocks: 2 L D W, and 3 L D W when gated.
+
+    Experts count all, or `active` those that a token goes through. A layer with experts has D for each expert besides,
+    which choose among them, and D for the shared one's gate.
+    """
+    one, plain = (3 if s.gated else 2) * s.width, s.layers * s.d_mlp
+    e = s.experts if isinstance(s, DecoderSettings) else None
+    if e is None:
+        return one * plain
+    sparse, dense = s.layers - len(e.dense_layers), len(e.dense_layers) * s.d_mlp
+    widths = (e.per_token if active else e.count) * (e.width or s.d_mlp) + (e.shared_width or 0)
+    return one * (dense + sparse * widths) + sparse * s.width * (e.count + (e.shared_width is not None))
 
 
-def matrices(s: TransformerSettings) -> int:
-    """Weights of the matrices of all blocks; where there are two stacks, of both, and of what joins them."""
-    here = attention_matrices(s) + mlp_matrices(s)
+def matrices(s: TransformerSettings, active: bool = False) -> int:
+    """Weights of the matrices of all blocks; where there are two stacks, of both, and of what joins them.
+
+    `active`: of experts only those that a token goes through.
+    """
+    here = attention_matrices(s) + mlp_matrices(s, active)
     if not isinstance(s, EncoderDecoderSettings):
         return here
     encoder = s.encoder or s.model_copy(update={"layers": s.n_encoder})
@@ -218,7 +234,14 @@ def _attention_biases(s: TransformerSettings) -> int:
 
 
 def _mlp_biases(s: TransformerSettings) -> int:
-    return (s.d_mlp * (2 if s.gated else 1) + s.width) if s.mlp_bias else 0
+    if not s.mlp_bias:
+        return 0
+    gated, e = 2 if s.gated else 1, s.experts if isinstance(s, DecoderSettings) else None
+    widths = [s.d_mlp] * (s.layers if e is None else len(e.dense_layers))
+    if e is not None:
+        own = [e.width or s.d_mlp] * e.count + ([e.shared_width] if e.shared_width is not None else [])
+        widths += own * (s.layers - len(e.dense_layers))
+    return sum(gated * width + s.width for width in widths)
 
 
 def _parts(**parts: int) -> Parameters:

@@ -23,10 +23,13 @@ FEWEST_ROWS = 2048
 """A chunk has no fewer rows, whatever the vocabulary: each adds a gradient of the size of the whole weight."""
 
 
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, softcap: float | None = None
+) -> Tensor:
     """The sum over the supervised positions of -log softmax(hidden W^T + b)[label], in nats.
 
-    hidden [..., D], weight [V, D], bias [V] or None, labels int64 [...] with IGNORE where nothing is predicted.
+    hidden [..., D], weight [V, D], bias [V] or None, labels int64 [...] with IGNORE where nothing is predicted. With a
+    softcap c the logits are c · tanh((hidden W^T + b) / c).
     Returns a scalar in float32 (float64 for float64 input), whatever the precision of the products, which follow
     autocast. Up to CHUNK logits take the plain path; above it, rows are taken a chunk at a time and the gradients are
     computed at once, so that memory is N·D + V·D + CHUNK instead of several times N·V.
@@ -35,9 +38,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, bias: Tensor | None, la
     rows = max(FEWEST_ROWS, chunk_size(hidden.device) // weight.shape[0])
     if len(x) > rows or fused.usable(x):
         needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        total: Tensor = _Chunked.apply(x, weight, bias, y, rows, needs_grad)
+        total: Tensor = _Chunked.apply(x, weight, bias, y, rows, needs_grad, softcap)
         return total
-    return cross_entropy(F.linear(x, weight, bias), y)
+    logits = F.linear(x, weight, bias)
+    return cross_entropy(logits if softcap is None else torch.tanh(logits / softcap) * softcap, y)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -64,14 +68,21 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int, needs_grad: bool
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        rows: int,
+        needs_grad: bool,
+        softcap: float | None,
     ) -> Tensor:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        ours = fused.multiplies(x, weight)
+        ours = softcap is None and fused.multiplies(x, weight)
         with torch.autocast(kind, enabled=False):
             given = x.to(dtype), weight if ours else weight.to(dtype), bias, labels, rows, needs_grad
-            total, *ctx.grads = (_fused if ours else _loss_and_gradients)(*given)
+            total, *ctx.grads = _fused(*given) if ours else _loss_and_gradients(*given, softcap)
         ctx.dtypes = x.dtype, weight.dtype
         return total
 
@@ -82,15 +93,22 @@ class _Chunked(torch.autograd.Function):
             raise RuntimeError("the chunked cross-entropy keeps its gradients for one backward pass only")
         (dx, dw, db), ctx.grads = ctx.grads, None
         dx, dw = (d.mul_(upstream).to(dtype) for d, dtype in zip((dx, dw), ctx.dtypes))
-        return dx, dw, None if db is None else db.mul_(upstream), None, None, None
+        return dx, dw, None if db is None else db.mul_(upstream), None, None, None, None
 
 
 def _loss_and_gradients(
-    x: Tensor, w: Tensor, bias: Tensor | None, labels: Tensor, rows: int, needs_grad: bool
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    rows: int,
+    needs_grad: bool,
+    softcap: float | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """x [N, D], w [V, D] of one dtype → (summed loss, d/dx [N, D], d/dw [V, D], d/db [V]); gradients None if unasked.
 
-    With p = softmax(x w^T + b): dx = (p - onehot) w, dw = (p - onehot)^T x, db = the column sums of p - onehot.
+    With p = softmax(x w^T + b): dx = (p - onehot) w, dw = (p - onehot)^T x, db = the column sums of p - onehot. A soft
+    cap's slope at each logit, 1 - tanh², multiplies p - onehot.
     """
     wide = _wide(x.dtype)
     total = torch.zeros((), dtype=wide, device=x.device)
@@ -103,10 +121,17 @@ def _loss_and_gradients(
         logits = torch.mm(part, w.t(), out=buffer[: len(part)])
         if bias is not None:
             logits += bias
+        slope = None
+        if softcap is not None:
+            logits.div_(softcap).tanh_()
+            slope = 1 - logits.square()
+            logits.mul_(softcap)
         loss, p = _rows(logits, y)
         total += loss
         if dx is None:
             continue
+        if slope is not None:
+            p *= slope
         if db is not None:
             db += p.sum(0, dtype=wide)
         torch.mm(p, w, out=dx[start : start + rows])

@@ -53,7 +53,10 @@ def every(interval: int, act: Callable[[Step], None]) -> Hook:
 
 
 def figures(step: Step, device: str) -> dict[str, Any]:
-    """One step as a line of metrics; bits per byte only where the objective counts the bytes of its labels."""
+    """One step as a line of metrics; bits per byte only where the objective counts the bytes of its labels.
+
+    The loss is what is minimised; of it, "auxiliary" (where a model has such a term) says nothing of the text.
+    """
     out: dict[str, Any] = {
         "step": step.step,
         "loss": step.loss,
@@ -64,10 +67,17 @@ def figures(step: Step, device: str) -> dict[str, Any]:
         "peak_memory_bytes": devices.peak_memory(device),
     }
     if step.logs.get("bytes"):
-        out["bits_per_byte"] = bits_per_byte(step.loss * step.count, int(step.logs["bytes"]))
+        out["bits_per_byte"] = bits_per_byte(_nats(step), int(step.logs["bytes"]))
     if step.skipped:
         out["skipped"] = step.skipped
-    return out | {key: value for key, value in step.logs.items() if key != "bytes"}
+    if "auxiliary" in step.logs:
+        out["auxiliary"] = step.logs["auxiliary"] / step.count
+    return out | {key: value for key, value in step.logs.items() if key not in ("bytes", "auxiliary")}
+
+
+def _nats(step: Step) -> float:
+    """What of a step's loss is of the labels alone, summed."""
+    return step.loss * step.count - step.logs.get("auxiliary", 0.0)
 
 
 def log_metrics(write: Callable[[dict[str, Any]], None], interval: int, device: str) -> Hook:
@@ -119,7 +129,7 @@ class Validate:
     def __call__(self, step: Step) -> str | None:
         """The hook."""
         if not step.skipped:
-            self.recent.append(step.loss)
+            self.recent.append(_nats(step) / step.count)
         if not self.every or step.step % self.every:
             return None
         self.measure(step.step)

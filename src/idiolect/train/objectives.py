@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.data.batch import IGNORE, Batch
+from idiolect.models.layers import CappedHead
 from idiolect.train.crossentropy import cross_entropy, linear_cross_entropy
 
 
@@ -93,9 +94,16 @@ def neighbours(model: Any, batch: Batch) -> Loss:
 
 
 def _of_tokens(model: Any, hidden: Tensor, batch: Batch, token_bytes: Tensor | None) -> Loss:
-    """The cross-entropy of the labels, [B, T], under the model's head over hidden [B, T, D]."""
+    """The cross-entropy of the labels, [B, T], under the model's head over hidden [B, T, D].
+
+    What else the model asks for (`Network.auxiliary`, a mean) counts once for each label, and is the log "auxiliary".
+    """
     total = _nats(model.head, hidden, batch.labels)
     logs = {}
+    auxiliary = getattr(model, "auxiliary", None)
+    if auxiliary is not None:
+        auxiliary = auxiliary * batch.count
+        total, logs["auxiliary"] = total + auxiliary, auxiliary.detach()
     if token_bytes is not None:
         widths = token_bytes.to(batch.labels.device)[batch.labels.clamp_min(0)]  # IGNORE is negative
         logs["bytes"] = (widths * (batch.labels != IGNORE)).sum()
@@ -106,4 +114,6 @@ def _nats(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     """The summed cross-entropy of labels [...] under a head over hidden [..., D]."""
     if type(head) is nn.Linear:
         return linear_cross_entropy(hidden, head.weight, head.bias, labels)
+    if type(head) is CappedHead:
+        return linear_cross_entropy(hidden, head.weight, head.bias, labels, head.softcap)
     return cross_entropy(head(hidden), labels)  # an edited head is whatever its forward says it is
