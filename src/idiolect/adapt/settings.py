@@ -58,3 +58,7 @@ class LabelledSettings(FamilySettings):
     def matrices(self, vocabulary: int) -> list[int]:
         """As in every family."""
         return [*self.base.matrices(vocabulary), self.base.width * len(self.labels)]
+
+    def tensors(self) -> int:
+        """As in every family."""
+        return self.base.tensors()

@@ -1,151 +1,24 @@
-"""The Hugging Face model types that our decoder can be: how config.json spells each, and its tensors' names."""
+"""The Hugging Face model types that our decoder can be, and what they call its tensors."""
 
 from __future__ import annotations
 
-from torch import Tensor, cat
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from idiolect.errors import UserError
-from idiolect.interop.rows import Config, Family, Tensors
+from idiolect.interop import decoder_configs as configs
+from idiolect.interop import layouts, ropes
+from idiolect.interop.llamas import (
+    all_or_none,
+    asked,
+    expresses,
+    llama_read,
+    llama_write,
+    qwen_windows,
+    qwen_write,
+    whole,
+)
+from idiolect.interop.rows import Config, Family, Tensors, same
 from idiolect.models.settings import DecoderSettings
-
-
-def _fuse(tensors: Tensors) -> Tensors:
-    """GPT-2's layout: query, key and value in one matrix; the matrices of its blocks transposed (its Conv1D)."""
-    out = {}
-    for name, tensor in tensors.items():
-        if ".attention.query." in name:
-            parts = [tensors[name.replace("query", part)] for part in ("query", "key", "value")]
-            name, tensor = name.replace("query", "fused"), cat(parts)
-        if ".attention.key." not in name and ".attention.value." not in name:
-            out[name] = _transpose(name, tensor)
-    return out
-
-
-def _split(tensors: Tensors) -> Tensors:
-    """From GPT-2's layout to ours."""
-    out = {}
-    for name, tensor in tensors.items():
-        parts = ("query", "key", "value") if ".attention.fused." in name else ("fused",)
-        for part, piece in zip(parts, _transpose(name, tensor).chunk(len(parts))):
-            out[name.replace("fused", part)] = piece.contiguous()
-    return out
-
-
-def _transpose(name: str, tensor: Tensor) -> Tensor:
-    return tensor.T.contiguous() if name.startswith("blocks.") and tensor.dim() == 2 else tensor
-
-
-def _gpt2_fits(s: DecoderSettings) -> bool:
-    shape = s.n_kv == s.heads and s.heads * s.d_head == s.width
-    parts = (s.norm, s.norm_place, s.position, s.attention_bias, s.mlp_bias) == (
-        "layer",
-        "before",
-        "learned",
-        "all",
-        True,
-    )
-    return shape and parts and s.mlp in ("gelu", "relu") and not s.qk_norm and s.window is None
-
-
-def _gpt2_write(s: DecoderSettings) -> Config:
-    return {
-        "n_layer": s.layers,
-        "n_head": s.heads,
-        "n_embd": s.width,
-        "n_inner": s.d_mlp,
-        "n_positions": s.context,
-        "activation_function": "gelu_new" if s.mlp == "gelu" else "relu",
-        "layer_norm_epsilon": s.norm_epsilon,
-        "tie_word_embeddings": s.tied,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), s.dropout),
-    }
-
-
-def _gpt2_read(c: Config) -> Config:
-    return {
-        "layers": c["n_layer"],
-        "heads": c["n_head"],
-        "width": c["n_embd"],
-        "mlp_width": None if c.get("n_inner") in (None, 4 * c["n_embd"]) else c["n_inner"],
-        "context": c["n_positions"],
-        "mlp": "relu" if c.get("activation_function") == "relu" else "gelu",
-        "norm_epsilon": c.get("layer_norm_epsilon", 1e-5),
-        "tied": c.get("tie_word_embeddings", True),
-        "dropout": c.get("resid_pdrop", 0.1),
-        "norm": "layer",
-        "position": "learned",
-        "attention_bias": "all",
-        "mlp_bias": True,
-    }
-
-
-def _llama_fits(s: DecoderSettings) -> bool:
-    """What Llama and its descendants share."""
-    return (s.norm, s.norm_place, s.position, s.mlp) == ("rms", "before", "rope", "swiglu")
-
-
-def _llama_write(s: DecoderSettings) -> Config:
-    return {
-        "num_hidden_layers": s.layers,
-        "num_attention_heads": s.heads,
-        "num_key_value_heads": s.n_kv,
-        "head_dim": s.d_head,
-        "hidden_size": s.width,
-        "intermediate_size": s.d_mlp,
-        "max_position_embeddings": s.context,
-        "hidden_act": "silu",
-        "rms_norm_eps": s.norm_epsilon,
-        "rope_theta": s.rope_theta,  # where transformers 4 looks
-        "rope_parameters": {"rope_type": "default", "rope_theta": s.rope_theta},
-        "tie_word_embeddings": s.tied,
-        "attention_bias": s.attention_bias == "all",
-        "attention_dropout": s.dropout,
-    }
-
-
-def _llama_read(c: Config) -> Config:
-    width, heads = c["hidden_size"], c["num_attention_heads"]
-    rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise UserError(f"rotary positions of the kind {kind!r} are not supported", "load a model without rope scaling")
-    settings = DecoderSettings.model_construct(mlp="swiglu", width=width, mlp_width=None)
-    return {
-        "layers": c["num_hidden_layers"],
-        "heads": heads,
-        "kv_heads": None if c["num_key_value_heads"] in (None, heads) else c["num_key_value_heads"],
-        "head_width": None if c.get("head_dim") is None or c["head_dim"] * heads == width else c["head_dim"],
-        "width": width,
-        "mlp_width": None if c["intermediate_size"] == settings.d_mlp else c["intermediate_size"],
-        "context": c["max_position_embeddings"],
-        "norm_epsilon": c.get("rms_norm_eps", 1e-6),
-        "rope_theta": rope.get("rope_theta", c.get("rope_theta", 10000.0)),
-        "tied": c.get("tie_word_embeddings", False),
-        "attention_bias": "all" if c.get("attention_bias") else "none",
-        "mlp_bias": c.get("mlp_bias", False),
-        "dropout": c.get("attention_dropout", 0.0),
-    }
-
-
-def _qwen_write(s: DecoderSettings) -> Config:
-    kind = "full_attention" if s.window is None else "sliding_attention"
-    return _llama_write(s) | {
-        "use_sliding_window": s.window is not None,
-        "sliding_window": s.window,
-        "max_window_layers": s.layers if s.window is None else 0,
-        "layer_types": [kind] * s.layers,
-    }
-
-
-def _qwen_window(c: Config) -> int | None:
-    """The window of all layers. Raises UserError when only some have one."""
-    layers = c["num_hidden_layers"]
-    full = min(c.get("max_window_layers", layers), layers) if c.get("use_sliding_window") else layers
-    kinds = c.get("layer_types") or ["full_attention"] * full + ["sliding_attention"] * (layers - full)
-    if len(set(kinds)) > 1:
-        raise UserError("layers with and without a sliding window are not supported", "load a model with one kind")
-    return c["sliding_window"] if kinds[0] == "sliding_attention" else None
-
 
 LLAMA_NAMES = {
     "embedding": "model.embed_tokens",
@@ -164,6 +37,31 @@ LLAMA_NAMES = {
     "mlp.up": "mlp.up_proj",
     "mlp.down": "mlp.down_proj",
 }
+AFTER_NAMES = {"attention_norm": "post_attention_layernorm", "mlp_norm": "post_feedforward_layernorm"}
+GEMMA_NAMES = {
+    "attention_norm_after": "post_attention_layernorm",
+    "mlp_norm": "pre_feedforward_layernorm",
+    "mlp_norm_after": "post_feedforward_layernorm",
+}
+PHI3_NAMES = {"attention.fused": "self_attn.qkv_proj", "mlp.fused": "mlp.gate_up_proj"}
+QWEN_MOE_NAMES = {
+    "mlp.router": "mlp.gate",
+    "mlp.experts.": "mlp.experts.",
+    "gate": "gate_proj",
+    "up": "up_proj",
+    "down": "down_proj",
+    "mlp.shared.gate": "mlp.shared_expert.gate_proj",
+    "mlp.shared.up": "mlp.shared_expert.up_proj",
+    "mlp.shared.down": "mlp.shared_expert.down_proj",
+    "mlp.shared_gate": "mlp.shared_expert_gate",
+}
+MIXTRAL_NAMES = {
+    "mlp.router": "block_sparse_moe.gate",
+    "mlp.experts.": "block_sparse_moe.experts.",
+    "gate": "w1",
+    "up": "w3",
+    "down": "w2",
+}
 GPT2_NAMES = {
     "embedding": "transformer.wte",
     "position": "transformer.wpe",
@@ -177,67 +75,234 @@ GPT2_NAMES = {
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
 }
-LLAMA_FIXED = {"hidden_act": ("silu", "swish"), "partial_rotary_factor": (1.0, None)}
+GPT2_FIXED: Mapping[str, tuple[Any, ...]] = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+    "quantization_config": (None,),
+}
+NO_WINDOW = {"sliding_window": (None,), "layer_types": (None,)}
+FIXED: Mapping[str, tuple[Any, ...]] = {
+    "hidden_act": ("silu", "swish"),
+    "partial_rotary_factor": (1.0, None),
+    "quantization_config": (None,),
+}
+OLMO2 = {"norm_place": "after", "qk_norm": True, "qk_norm_joint": True}
+QWEN_MOE = {"decoder_sparse_step": 1, "mlp_only_layers": None, "norm_topk_prob": False, "router_aux_loss_coef": 0.001}
+GEMMA = {
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "tie_word_embeddings": True,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+}
+GEMMA_FIXED = {
+    **FIXED,
+    "hidden_act": ("gelu_pytorch_tanh", "gelu_new", "gelu", None),  # which its code does not read
+    "hidden_activation": ("gelu_pytorch_tanh", "gelu_new"),
+    "use_bidirectional_attention": (None, False),
+}
+
+
+def _llama_row(
+    architecture: str,
+    fits: Callable[[DecoderSettings], bool],
+    write: Callable[[DecoderSettings], Config],
+    read: Callable[[Config], Config],
+    *,
+    defaults: Config,
+    fixed: Mapping[str, tuple[Any, ...]] = FIXED,
+    names: Mapping[str, str] | None = None,
+    to_theirs: Callable[[Tensors], Tensors] = same,
+    to_ours: Callable[[Tensors], Tensors] = same,
+) -> Family:
+    """A row of Llama's descendants, whose files may leave out the prefix of the body's tensors."""
+    return Family(
+        DecoderSettings,
+        architecture,
+        fits,
+        write,
+        read,
+        fixed,
+        LLAMA_NAMES | dict(names or {}),
+        to_theirs,
+        to_ours,
+        canonical=lambda name: name if name.startswith(("model.", "lm_head.")) else f"model.{name}",
+        defaults={"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "attention_dropout": 0.0, **defaults},
+    )
+
 
 DECODERS = {
     "gpt2": Family(
         DecoderSettings,
         "GPT2LMHeadModel",
-        _gpt2_fits,
-        _gpt2_write,
-        _gpt2_read,
-        {
-            "activation_function": ("gelu_new", "gelu_pytorch_tanh", "relu"),
-            "scale_attn_weights": (True,),
-            "scale_attn_by_inverse_layer_idx": (False,),
-            "add_cross_attention": (False,),
-        },
+        configs.gpt2_fits,
+        configs.gpt2_write,
+        configs.gpt2_read,
+        GPT2_FIXED,
         GPT2_NAMES,
-        to_theirs=_fuse,
-        to_ours=_split,
+        layouts.gpt2_to_theirs,
+        layouts.gpt2_to_ours,
         canonical=lambda name: name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}",
     ),
-    "llama": Family(
-        DecoderSettings,
+    "llama": _llama_row(
         "LlamaForCausalLM",
-        lambda s: (
-            _llama_fits(s)
-            and s.attention_bias != "qkv"
-            and not s.qk_norm
-            and s.window is None
-            and s.width % s.heads == 0  # transformers wants it, though head_dim is given
-        ),
-        lambda s: _llama_write(s) | {"mlp_bias": s.mlp_bias},
-        lambda c: _llama_read({"num_key_value_heads": None, **c}),
-        LLAMA_FIXED,
-        LLAMA_NAMES,
+        lambda s: expresses("attention_bias mlp_bias")(s) and all_or_none(s) and whole(s),
+        lambda s: llama_write(s) | {"mlp_bias": s.mlp_bias},
+        llama_read,
+        defaults={"num_key_value_heads": None},
+        fixed={**FIXED, **NO_WINDOW},
     ),
-    "mistral": Family(
-        DecoderSettings,
+    "mistral": _llama_row(
         "MistralForCausalLM",
-        lambda s: _llama_fits(s) and s.attention_bias == "none" and not s.mlp_bias and not s.qk_norm,
-        lambda s: _llama_write(s) | {"sliding_window": s.window},
-        lambda c: _llama_read(c) | {"window": c["sliding_window"]},
-        LLAMA_FIXED,
-        LLAMA_NAMES,
+        expresses("window"),
+        lambda s: llama_write(s) | {"sliding_window": s.window},
+        lambda c: llama_read(c) | {"window": c["sliding_window"]},
+        defaults={"num_key_value_heads": 8, "sliding_window": 4096},
+        fixed={**FIXED, "layer_types": (None,)},
     ),
-    "qwen2": Family(
-        DecoderSettings,
+    "mixtral": _llama_row(
+        "MixtralForCausalLM",
+        configs.mixtral_fits,
+        configs.mixtral_write,
+        configs.mixtral_read,
+        defaults={
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-5,
+            "rope_theta": 1e6,
+            "sliding_window": None,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "router_aux_loss_coef": 0.001,
+        },
+        fixed={**FIXED, "layer_types": (None,), "router_jitter_noise": (0.0,)},
+        names=MIXTRAL_NAMES,
+    ),
+    "qwen2": _llama_row(
         "Qwen2ForCausalLM",
-        lambda s: _llama_fits(s) and s.attention_bias == "qkv" and not s.mlp_bias and not s.qk_norm,
-        _qwen_write,
-        lambda c: _llama_read(c) | {"window": _qwen_window(c), "attention_bias": "qkv"},
-        LLAMA_FIXED,
-        LLAMA_NAMES,
+        expresses("window global_layers", attention_bias="qkv"),
+        qwen_write,
+        lambda c: llama_read(c) | qwen_windows(c) | {"attention_bias": "qkv"},
+        defaults={"num_key_value_heads": 32},
     ),
-    "qwen3": Family(
-        DecoderSettings,
+    "qwen3": _llama_row(
         "Qwen3ForCausalLM",
-        lambda s: _llama_fits(s) and s.attention_bias != "qkv" and not s.mlp_bias and s.qk_norm,
-        _qwen_write,
-        lambda c: _llama_read(c) | {"window": _qwen_window(c), "qk_norm": True},
-        LLAMA_FIXED,
-        LLAMA_NAMES,
+        lambda s: expresses("window global_layers attention_bias", qk_norm=True)(s) and all_or_none(s),
+        qwen_write,
+        lambda c: llama_read(c) | qwen_windows(c) | {"qk_norm": True},
+        defaults={"num_key_value_heads": 32, "head_dim": 128},
+    ),
+    "qwen2_moe": _llama_row(
+        "Qwen2MoeForCausalLM",
+        lambda s: (
+            expresses("window global_layers experts attention_bias")(s)
+            and s.attention_bias != "all"
+            and s.experts is not None
+            and s.experts.shared_width is not None
+        ),
+        lambda s: (
+            qwen_write(s)
+            | configs.experts_write(s)
+            | {
+                "qkv_bias": s.attention_bias == "qkv",
+                "shared_expert_intermediate_size": s.experts and s.experts.shared_width,
+            }
+        ),
+        lambda c: (
+            llama_read(c)
+            | configs.qwen2_moe_windows(c)
+            | configs.experts_read(c)
+            | {"attention_bias": "qkv" if c["qkv_bias"] else "none"}
+        ),
+        defaults=QWEN_MOE
+        | {
+            "num_key_value_heads": 16,
+            "num_experts_per_tok": 4,
+            "num_experts": 60,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
+            "qkv_bias": True,
+        },
+        names=QWEN_MOE_NAMES,
+    ),
+    "qwen3_moe": _llama_row(
+        "Qwen3MoeForCausalLM",
+        lambda s: (
+            expresses("window experts attention_bias", qk_norm=True)(s)
+            and all_or_none(s)
+            and s.experts is not None
+            and s.experts.shared_width is None
+        ),
+        lambda s: (
+            llama_write(s)
+            | configs.experts_write(s)
+            | {"use_sliding_window": s.window is not None, "sliding_window": s.window}
+        ),
+        lambda c: llama_read(c) | {"window": asked(c), "qk_norm": True} | configs.experts_read(c),
+        defaults=QWEN_MOE
+        | {
+            "num_key_value_heads": 4,
+            "num_experts_per_tok": 8,
+            "num_local_experts": 128,
+            "moe_intermediate_size": 768,
+        },
+        fixed={**FIXED, "layer_types": (None,)},
+        names=QWEN_MOE_NAMES,
+    ),
+    "olmo2": _llama_row(
+        "Olmo2ForCausalLM",
+        lambda s: (
+            expresses("attention_bias", norm_place="after", qk_norm=True, qk_norm_joint=True)(s) and all_or_none(s)
+        ),
+        llama_write,
+        lambda c: llama_read(c) | {"norm_place": "after", "qk_norm": True, "qk_norm_joint": True},
+        defaults={"num_key_value_heads": None, "rms_norm_eps": 1e-5},
+        fixed={**FIXED, **NO_WINDOW, "clip_qkv": (None,)},
+        names=AFTER_NAMES,
+    ),
+    "gemma2": _llama_row(
+        "Gemma2ForCausalLM",
+        configs.gemma_fits(""),
+        configs.gemma_write,
+        configs.gemma2_read,
+        defaults=GEMMA | {"final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
+        fixed=GEMMA_FIXED,
+        names=GEMMA_NAMES,
+    ),
+    "gemma3_text": _llama_row(
+        "Gemma3ForCausalLM",
+        configs.gemma_fits("rope_local_theta", qk_norm=True),
+        configs.gemma3_write,
+        configs.gemma3_read,
+        defaults=GEMMA | {"final_logit_softcapping": None, "attn_logit_softcapping": None},
+        fixed=GEMMA_FIXED,
+        names=GEMMA_NAMES,
+    ),
+    "phi3": _llama_row(
+        "Phi3ForCausalLM",
+        configs.phi3_fits,
+        configs.phi3_write,
+        configs.phi3_read,
+        defaults={"num_key_value_heads": None, "rms_norm_eps": 1e-5, "sliding_window": None, ropes.ORIGINAL: 4096},
+        fixed={name: allowed for name, allowed in FIXED.items() if name != "partial_rotary_factor"},
+        names=PHI3_NAMES,
+        to_theirs=layouts.phi3_to_theirs,
+        to_ours=layouts.phi3_to_ours,
+    ),
+    "smollm3": _llama_row(
+        "SmolLM3ForCausalLM",
+        lambda s: expresses("window global_layers unrotated_layers attention_bias mlp_bias")(s) and all_or_none(s),
+        configs.smollm3_write,
+        configs.smollm3_read,
+        defaults={
+            "num_key_value_heads": 4,
+            "tie_word_embeddings": True,
+            "rope_theta": 2e6,
+            "sliding_window": None,
+            "no_rope_layers": None,
+            "no_rope_layer_interval": 4,
+        },
     ),
 }
 """Tried in this order when a model is saved."""

@@ -30,15 +30,16 @@ def row_of(config: Config) -> str | None:
     return found if isinstance(found, str) and found in FAMILIES else None
 
 
-def match(settings: FamilySettings) -> str | None:
-    """The model type that can express the settings, or None."""
-    known = (name for name, row in FAMILIES.items() if isinstance(settings, row.settings) and row.fits(settings))
-    return next(known, None)
+def match(settings: FamilySettings, preferred: str | None = None) -> str | None:
+    """The model type that can express the settings, the preferred one if it can; or None."""
+    known = [name for name, row in FAMILIES.items() if isinstance(settings, row.settings) and row.fits(settings)]
+    return preferred if preferred in known else next(iter(known), None)
 
 
 def settings_of(config: Config, row: str, source: str) -> FamilySettings:
     """Our settings for a config.json of that row of FAMILIES. Raises UserError for whatever our models do not do."""
     family = FAMILIES[row]
+    config = {**family.defaults, **config}
     for key, allowed in family.fixed.items():
         if config.get(key, allowed[0]) not in allowed:
             mend = f"only models with {' or '.join(map(repr, allowed))} there can be loaded"
@@ -47,7 +48,7 @@ def settings_of(config: Config, row: str, source: str) -> FamilySettings:
         found = family.read(config)
     except KeyError as error:
         raise UserError(f"{source} lacks the key {error}", RESTORE) from None
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, ValueError, IndexError, ArithmeticError) as error:
         raise UserError(f"{source} is damaged: {error}", RESTORE) from None
     return checked(family.settings, {key: value for key, value in found.items() if value is not None}, source)
 
@@ -90,13 +91,17 @@ def canonical(name: str, model_type: str) -> str | None:
 
 
 def _translate(name: str, names: Mapping[str, str]) -> str:
-    """A tensor's name with its module (and its block's prefix) translated; `blocks.3.mlp.up.weight` has both."""
+    """A tensor's name with its module translated; `blocks.3.mlp.up.weight` is translated from the outside inwards."""
     module, _, kind = name.rpartition(".")
-    if module in names:
-        return f"{names[module]}.{kind}"
+    return f"{_module(module, names)}.{kind}"
+
+
+def _module(name: str, names: Mapping[str, str]) -> str:
+    if name in names:
+        return names[name]
     for prefix, translated in names.items():
-        if prefix.endswith(".") and module.startswith(prefix):
-            number, _, rest = module.removeprefix(prefix).partition(".")
+        if prefix.endswith(".") and name.startswith(prefix):
+            number, _, rest = name.removeprefix(prefix).partition(".")
             own = names.get(prefix + rest)  # where blocks of two sorts differ in what lies in them
-            return f"{translated}{number}.{names[rest] if own is None else own.removeprefix(translated)}.{kind}"
+            return f"{translated}{number}.{_module(rest, names) if own is None else own.removeprefix(translated)}"
     raise KeyError(name)

@@ -123,7 +123,7 @@ def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
     else:
         tensors = _own(model)
         about = {"dtype": str(model.head.weight.dtype).removeprefix("torch.")}
-    family = families.match(settings)
+    family = families.match(settings, getattr(model, "model_type", None))
     if family is None:
         about |= {"model_type": OWN + settings.kind, "settings": settings.model_dump(mode="json")}
     else:
@@ -163,6 +163,7 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
         model: Model = _load_ngram(folder, config, settings, vocabulary, header)
     else:
         model = _load_network(folder, model_type, settings, vocabulary, header, torch.device(device), dtype)
+        model.model_type = model_type
     tokenizer = _tokenizer(folder, vocabulary)
     lineage = foreign.json_object(folder, LINEAGE) if (folder / LINEAGE).exists() else {}
     return Loaded(model, tokenizer, lineage, settings)
@@ -285,7 +286,7 @@ def _load_network(
 ) -> Network:
     """The network whose settings and weights agree in every shape, checked before anything of that size is made."""
     stored = sum(prod(entry.shape) for entry in header.values())
-    if max(settings.matrices(vocabulary)) > stored or settings.layers > len(header):
+    if max(settings.matrices(vocabulary)) > stored or settings.tensors() > len(header):
         raise UserError(f"{folder}: {CONFIG} speaks of more weights than there are ({stored:,})", RESTORE)
     model = build(settings, vocabulary, device="meta", kinds=KINDS)
     assert isinstance(model, Network)

@@ -44,8 +44,8 @@ class Family:
     fixed: Mapping[str, tuple[Any, ...]]
     """Keys that must be absent or hold one of these values: our model does nothing else."""
     names: Mapping[str, str]
-    """Our modules → theirs. `blocks.` begins the name of a numbered block; what lies in a block is named without it,
-    or where blocks of two sorts differ, with it: `decoder.blocks.mlp.up`."""
+    """Our modules → theirs. What ends with a point (`blocks.`) comes before a number; what lies behind that is named
+    without it, or where blocks of two sorts differ, with it: `decoder.blocks.mlp.up`."""
     to_theirs: Callable[[Tensors], Tensors] = same
     """Our tensors, under our names, in their layout: fused or transposed matrices."""
     to_ours: Callable[[Tensors], Tensors] = same
@@ -56,5 +56,7 @@ class Family:
     """Tensors that some folders lack, and the settings that say so of such a one."""
     model_type: str = ""
     """What config.json calls it, where that is not the row's own name: several rows can share one."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What transformers takes for keys that a config.json lacks."""
     bare: tuple[str, str] | None = None
     """The prefix of the body's tensors, which files of the body alone leave out, and the class that opens those."""
