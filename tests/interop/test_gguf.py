@@ -356,6 +356,10 @@ WRONG = {
     "rnn": (RecurrentSettings(kind="rnn", width=8), "does not compute a rnn"),
     "relu": (DecoderSettings(layers=1, heads=1, width=8, **(GPT2 | {"mlp": "relu"})), "an MLP of relu"),
     "mistral": (DecoderSettings(layers=1, heads=1, width=8, context=61, window=60), "a sliding window"),
+    "llama": (
+        DecoderSettings(layers=1, heads=1, width=8, rope_scaling={"kind": "linear", "factor": 2.0}),
+        "scaled rotary positions",
+    ),
     "qwen2": (DecoderSettings(layers=1, heads=2, width=8, head_width=6, attention_bias="qkv"), "widths do not sum"),
     "qwen3": (DecoderSettings(layers=1, heads=2, width=8, qk_norm=True, attention_bias="all"), "a bias in attention"),
     "own": (DecoderSettings(layers=1, heads=1, width=8, norm="layer"), "does not compute a decoder of this shape"),

@@ -91,7 +91,9 @@ def neighbours(rows: Tensor, heads: int) -> Tensor:
     return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
-def _window(s: DecoderSettings) -> str:
+def _long_texts(s: DecoderSettings) -> str:
+    if s.rope_scaling is not None:
+        return f"scaled rotary positions ({s.rope_scaling.kind})"
     return f"a sliding window ({s.window})" if s.window is not None and s.window < s.context else ""
 
 
@@ -100,11 +102,11 @@ def _gpt2_lacks(s: DecoderSettings) -> str:
 
 
 def _qwen2_lacks(s: DecoderSettings) -> str:
-    return _window(s) or ("" if s.heads * s.d_head == s.width else "heads whose widths do not sum to the model's")
+    return _long_texts(s) or ("" if s.heads * s.d_head == s.width else "heads whose widths do not sum to the model's")
 
 
 def _qwen3_lacks(s: DecoderSettings) -> str:
-    return _window(s) or ("" if s.attention_bias == "none" else "a bias in attention beside its norms")
+    return _long_texts(s) or ("" if s.attention_bias == "none" else "a bias in attention beside its norms")
 
 
 EDGES = {"token_embd": ("embedding",), "output_norm": ("norm",), "output": ("head",)}
@@ -135,8 +137,8 @@ GPT2_NAMES = {
 
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture("gpt2", GPT2_NAMES, lacks=_gpt2_lacks),
-    "llama": Architecture("llama", LLAMA_NAMES, neighbours=True, lacks=_window),
-    "mistral": Architecture("llama", LLAMA_NAMES, neighbours=True, lacks=_window),
+    "llama": Architecture("llama", LLAMA_NAMES, neighbours=True, lacks=_long_texts),
+    "mistral": Architecture("llama", LLAMA_NAMES, neighbours=True, lacks=_long_texts),
     "qwen2": Architecture("qwen2", LLAMA_NAMES, lacks=_qwen2_lacks),
     "qwen3": Architecture("qwen3", LLAMA_NAMES, lacks=_qwen3_lacks),
 }
