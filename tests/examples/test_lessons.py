@@ -30,6 +30,7 @@ def test_every_lesson_has_a_test():
         "dna.py",
         "hidden_layer.py",
         "graph.py",
+        "senses.py",
     }
 
 
@@ -58,3 +59,9 @@ def test_graph(tmp_path):
     printed = run("graph.py", tmp_path, "graph.svg")
     assert printed.splitlines()[-1].split() == ["J", "loss", "cross_entropy", "of", "b,", "y"]
     assert (tmp_path / "graph.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def test_senses(tmp_path):
+    printed = run("senses.py", tmp_path, ".")
+    assert "16 frames of 16 numbers: a " in printed
+    assert len((tmp_path / "tones.jsonl").read_text().splitlines()) == 3000

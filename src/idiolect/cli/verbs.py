@@ -275,7 +275,8 @@ def translate(
     text
         The text; `-` reads it from standard input.
     file
-        TEXT is the name of a file, each line of which is answered by a line.
+        TEXT is the name of a file, each line of which is answered by a line; of a model that reads frames, a jsonl file
+        of them.
     attention
         With --json, add the weights of the attention: for each token of the answer, what was read of the text.
     """

@@ -21,10 +21,10 @@ POOL = 64
 
 @dataclass(frozen=True)
 class Ragged:
-    """Rows of ids of unequal length, end to end."""
+    """Rows of ids (or of frames) of unequal length, end to end."""
 
     ids: np.ndarray
-    """int32 [N]."""
+    """int32 [N], or frames float32 [N, F]."""
     ends: np.ndarray
     """int64 [n + 1]: row i is ids[ends[i] : ends[i + 1]]."""
 

@@ -32,7 +32,17 @@ class NextTokenTask(Settings):
     """The task."""
 
 
-class PairsTask(Settings):
+class AnswersTask(Settings):
+    """What tasks have in common whose targets are written."""
+
+    metrics: tuple[Literal["exact_match", "rouge", "bleu", "chrf"], ...] = ("exact_match",)
+    """What is measured at the end of the model's own answers to held-out sources, beside their loss; bleu and chrf
+    need sacrebleu."""
+    answers: int = Field(default=200, ge=0)
+    """How many held-out sources, the first ones, it answers for that, greedily."""
+
+
+class PairsTask(AnswersTask):
     """A target text from a source text: translation, summaries, answers."""
 
     kind: Literal["pairs"] = "pairs"
@@ -48,11 +58,6 @@ class PairsTask(Settings):
     """The same for data.validation, where that is a plain text file."""
     prefix: str = ""
     """Text put before every source, which tells a model of many tasks what is asked."""
-    metrics: tuple[Literal["exact_match", "rouge", "bleu", "chrf"], ...] = ("exact_match",)
-    """What is measured at the end of the model's own answers to held-out sources, beside their loss; bleu and chrf
-    need sacrebleu."""
-    answers: int = Field(default=200, ge=0)
-    """How many held-out sources, the first ones, it answers for that, greedily."""
 
 
 class MaskedTask(Settings):
@@ -105,5 +110,16 @@ class NeighboursTask(Settings):
     """The task."""
 
 
-Task = NextTokenTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask
+class FramesTask(AnswersTask):
+    """A target text from a source that is no text: words from a spectrum, a caption from the lines of a picture."""
+
+    kind: Literal["frames"] = "frames"
+    """The task."""
+    frames: str = "frames"
+    """The field of a jsonl row with the frames: lists of as many numbers each, or the name of a .npy file beside it."""
+    target: str = "text"
+    """The field with the text that is written."""
+
+
+Task = NextTokenTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask | FramesTask
 TaskSettings = Annotated[Task, Field(discriminator="kind")]

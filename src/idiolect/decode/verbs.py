@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from idiolect.data import frames
 from idiolect.decode import attention as looking
 from idiolect.decode import explore as explorer
 from idiolect.decode import picture
@@ -94,29 +95,49 @@ def translate(
     Of several texts, or the lines of a `file` that `text` names: "text", a line each, and "translations" with the same
     of each. With `attention` each has that, too: "source" and "target" (tokens) and "weights", for each target token
     what was read of each source token, the mean over layers and heads. Nothing but white space is answered by nothing.
+    A model that reads frames takes a jsonl `file` of them (`data.frames`), whose tokens are their numbers from 0.
     """
-    if file:
-        path = Path(str(text))
-        text = [line.rstrip("\r\n") for line in lines(decoded(path), path)]
-    texts = [text] if isinstance(text, str) else text
     loaded = load_with_tokenizer(model, precision)
     answering, tokenizer = loaded.model, loaded.tokenizer
     if not isinstance(answering, SequenceToSequence):
         raise UserError(f"{model} is a {loaded.settings.kind} model and answers no text", ANSWERS)
     assert tokenizer is not None
-    sources = {i: source_ids(answering, tokenizer, one) for i, one in enumerate(texts) if one.strip()}
+    width = getattr(getattr(loaded.settings, "encoder", None) or loaded.settings, "source_features", None)
+    if width is not None:
+        sources = _frames(model, text, file, width, loaded.settings.longest_source)  # type: ignore[attr-defined]
+        count = len(sources)
+    else:
+        if file:
+            path = Path(str(text))
+            text = [line.rstrip("\r\n") for line in lines(decoded(path), path)]
+        texts = [text] if isinstance(text, str) else text
+        sources = {i: source_ids(answering, tokenizer, one) for i, one in enumerate(texts) if one.strip()}
+        count = len(texts)
     answers = dict(zip(sources, answer(answering, tokenizer, list(sources.values()), settings), strict=True))
-    found = [asdict(answers.get(i, Completion("", (), (), "stop"))) for i in range(len(texts))]
+    found = [asdict(answers.get(i, Completion("", (), (), "stop"))) for i in range(count)]
     for i, source in sources.items() if attention else ():
         ids = found[i]["ids"]
         found[i]["attention"] = {
-            "source": tokenizer.pieces(source.tolist()),
+            "source": tokenizer.pieces(source.tolist()) if width is None else [str(s) for s in range(len(source))],
             "target": tokenizer.pieces(ids),
             "weights": alignments(answering, tokenizer, source, ids).mean((0, 1)).tolist(),
         }
-    if isinstance(text, str):
+    if isinstance(text, str) and not file:
         return found[0]
     return {"text": "\n".join(one["text"] for one in found), "translations": found}
+
+
+def _frames(model: Path | str, name: Any, file: bool, width: int, most: int | None) -> dict[int, torch.Tensor]:
+    """The frames of each row of a jsonl file, float32 [S, F]. Raises UserError for a text, and for another width."""
+    if not file:
+        raise UserError(f"{model} reads frames, not text", "name a jsonl file of them, with --file")
+    found = {i: torch.from_numpy(source) for i, (source, _) in enumerate(frames.read([name], frames.FIELD))}
+    if found and found[0].shape[1] != width:
+        raise UserError(f"{name} has frames of {found[0].shape[1]} numbers, and {model} reads {width}", "give its own")
+    longest = max(map(len, found.values()), default=0)
+    if most is not None and longest > most:
+        raise UserError(f"{name} has {longest} frames in a row, and {model} reads at most {most}", "cut them up")
+    return found
 
 
 def explore(

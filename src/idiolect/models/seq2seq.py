@@ -176,7 +176,8 @@ class Seq2Seq(Network):
         if self.frames is None:
             x = self.embedding(blank(source, lengths))
         else:
-            x = self.frames(source.to(self.frames.weight.dtype))
+            kind = self.frames.weight.dtype
+            x = self.frames(source.to(kind)).to(kind)  # as an embedding would give, under autocast too
         annotations = self.encoder(self.dropout(x), lengths, self.activation_checkpointing)
         return self.remember(annotations, lengths)
 

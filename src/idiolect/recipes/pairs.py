@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from idiolect.data.batch import IGNORE, Batch, bits_per_byte
 from idiolect.data.examples import Pooled, Ragged, in_order, pooled
 from idiolect.data.padding import pad
-from idiolect.data.settings import DataSettings, PairsTask
+from idiolect.data.settings import AnswersTask, DataSettings, PairsTask
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.translate import start_id, translate
 from idiolect.errors import UserError
@@ -63,20 +64,28 @@ class Pairs(Stage):
     def curves(self) -> tuple[str, ...]:
         """As every stage's, and the figures of the answers."""
         task = self.recipe.doing
-        assert isinstance(task, PairsTask)
+        assert isinstance(task, AnswersTask)
         return *super().curves, *(key for metric in task.metrics for key in METRICS[metric](["a"], [["a"]]))
 
     @property
     def tokens(self) -> int:
-        """Tokens of training text, of sources and targets."""
-        return len(self.train.sources.ids) + len(self.train.targets.ids)
+        """Positions of all sources and targets to train on."""
+        return int(self.train.lengths.sum())
+
+    def source(self, pairs: Encoded, i: int) -> Tensor:
+        """One source, as the model reads it: int64 [S]."""
+        return torch.from_numpy(pairs.sources[i].astype(np.int64))
+
+    def read(self, pairs: Encoded, examples: np.ndarray) -> tuple[Tensor, Tensor]:
+        """The sources of examples [B], padded: int64 [B, S], and their lengths [B]."""
+        return pad([pairs.sources[i] for i in examples.tolist()], self.tokenizer.pad_id)
 
     def layout(self, pairs: Encoded, examples: np.ndarray) -> Batch:
         """Examples [B] → sources [B, S]; ids [B, T], which begin as a text does, and labels, which end as one does."""
         tokenizer = self.tokenizer
         start = start_id(self.recipe.model, tokenizer)
         targets = [pairs.targets[i] for i in examples.tolist()]
-        source, lengths = pad([pairs.sources[i] for i in examples.tolist()], tokenizer.pad_id)
+        source, lengths = self.read(pairs, examples)
         ids, _ = pad([np.concatenate([[start], row[:-1]]) for row in targets], tokenizer.pad_id)
         labels, _ = pad(targets, IGNORE)
         return Batch(ids, labels, source=source, source_lengths=lengths)
@@ -115,11 +124,11 @@ class Pairs(Stage):
 
     def _answered(self, model: Any) -> dict[str, Any]:
         task = self.recipe.doing
-        assert isinstance(task, PairsTask)
+        assert isinstance(task, AnswersTask)
         some = self.held_texts[: task.answers]
         if not some or not task.metrics:
             return {}
-        sources = [torch.from_numpy(self.held.sources[i].astype(np.int64)) for i in range(len(some))]
+        sources = [self.source(self.held, i) for i in range(len(some))]
         settings = DecodeSettings(temperature=0.0, max_tokens=model.context)
         written = [answer.text for answer in translate(model, self.tokenizer, sources, settings)]
         found: dict[str, Any] = {"answers": len(some)}
@@ -150,8 +159,7 @@ class Pairs(Stage):
         """What the model answers one of the held-out sources, which the seed chooses."""
         asked, i = self.recipe.sample, seed % len(self.held_texts)
         settings = DecodeSettings(max_tokens=asked.tokens, temperature=asked.temperature, seed=seed)
-        source = torch.from_numpy(self.held.sources[i].astype(np.int64))
-        (written,) = translate(model, self.tokenizer, [source], settings)
+        (written,) = translate(model, self.tokenizer, [self.source(self.held, i)], settings)
         return f"{self.held_texts[i][0]}\n→ {written.text}\n  (held out: {self.held_texts[i][1]})"
 
 

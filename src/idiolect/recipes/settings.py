@@ -9,6 +9,7 @@ from pydantic import model_validator
 from idiolect.config import Settings
 from idiolect.data.settings import (
     DataSettings,
+    FramesTask,
     LabelsTask,
     MaskedTask,
     NeighboursTask,
@@ -37,6 +38,7 @@ MODELS: dict[type[Task], tuple[str, ...]] = {
     LabelsTask: ("encoder", *CAUSAL[1:]),
     TagsTask: ("encoder", *CAUSAL[1:]),
     NeighboursTask: ("cbow",),
+    FramesTask: ("seq2seq", "encoder-decoder"),
 }
 """The model kinds that learn each task; the first task that lists a kind is what it learns unless told otherwise."""
 
@@ -71,6 +73,8 @@ class Recipe(Settings):
         if self.model.kind not in kinds:
             what, of = f"task.kind={self.doing.kind}", ", ".join(kinds)
             raise ValueError(f"{what} is not for model.kind={self.model.kind}; it takes one of {of}")
+        if self.source_features is not None and not isinstance(self.doing, FramesTask):
+            raise ValueError(f"task.kind={self.doing.kind} reads text; model.source_features is for task.kind=frames")
         return self
 
     @property
@@ -78,4 +82,11 @@ class Recipe(Settings):
         """The task, given or not."""
         if self.task is not None:
             return self.task
+        if self.source_features is not None:
+            return FramesTask()
         return next(task() for task, kinds in MODELS.items() if self.model.kind in kinds)
+
+    @property
+    def source_features(self) -> int | None:
+        """Numbers in a frame of what the model reads; None: it reads text."""
+        return getattr(getattr(self.model, "encoder", None) or self.model, "source_features", None)

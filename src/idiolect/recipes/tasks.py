@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from idiolect.recipes import labels, masked, neighbours, next_token, pairs
+from idiolect.recipes import frames, labels, masked, neighbours, next_token, pairs
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
@@ -16,6 +16,7 @@ TASKS: dict[str, Callable[[Recipe, Path], Stage]] = {
     "labels": labels.prepare,
     "tags": labels.prepare_tags,
     "neighbours": neighbours.prepare,
+    "frames": frames.prepare,
 }
 """task.kind → what reads its data, learns its tokenizer into the run folder, and gives its stage."""
 
