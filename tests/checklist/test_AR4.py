@@ -7,7 +7,7 @@ import torch
 
 from idiolect.models.build import build
 from idiolect.models.layers import Attention, Block
-from idiolect.models.settings import DecoderSettings
+from idiolect.models.settings import DecoderSettings, EncoderSettings
 
 V, T = 29, 13
 
@@ -41,6 +41,35 @@ def test_AR4_what_follows_leaves_a_decoders_logits_bit_identical(name, t):
         before, after = model.head(model.body(ids)), model.head(model.body(other))
     assert torch.equal(before[:, :t], after[:, :t])
     assert not torch.equal(before[:, t:], after[:, t:])
+
+
+ENCODERS = {
+    "new": EncoderSettings(layers=3, heads=4, kv_heads=2, width=22, head_width=6),
+    "bert": EncoderSettings(
+        layers=2,
+        heads=2,
+        width=22,
+        norm="layer",
+        norm_place="residual",
+        position="learned",
+        mlp="gelu-exact",
+        attention_bias="all",
+        mlp_bias=True,
+        embedding_norm=True,
+        head="transform",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("t", [1, 6, 12])
+def test_AR4_what_follows_changes_all_of_an_encoder_models_logits(name, t):
+    model = build(ENCODERS[name], V, seed=1).eval()
+    ids, other = sequence(), sequence()
+    other[:, t:] = (other[:, t:] + 1 + torch.arange(T - t)) % V
+    with torch.no_grad():
+        before, after = (model.head(model.transform(model.body(given))) for given in (ids, other))
+    assert (before != after).any(-1).all()
 
 
 def encode(blocks, x):
