@@ -22,6 +22,7 @@ from idiolect.errors import UserError
 from idiolect.interop.families import match
 from idiolect.interop.folder import load, save
 from idiolect.models.build import build
+from idiolect.models.encoder import attention_maps
 from idiolect.models.settings import EncoderSettings
 
 V, T = 43, 13
@@ -134,6 +135,16 @@ def test_a_body_without_a_head_stays_one(theirs, ids, tmp_path):
     config = json.loads((tmp_path / "again/config.json").read_text())
     assert config["architectures"] == [type(theirs).__name__]
     assert torch.equal(AutoModel.from_pretrained(tmp_path / "again").eval()(ids)[0], theirs(ids)[0])
+
+
+@torch.no_grad()
+def test_attention_is_theirs_head_by_head(ids, tmp_path):
+    theirs = loud(BertModel._from_config(THEIRS["bert"], attn_implementation="eager"))
+    theirs.save_pretrained(tmp_path)
+    maps = attention_maps(load(tmp_path).model, ids[0])
+    expected = torch.cat(theirs(ids[:1], output_attentions=True).attentions)
+    torch.testing.assert_close(maps, expected, rtol=0, atol=1e-5)
+    assert maps.shape == (3, 5, T, T) and (maps[:, :, 0, -1] > 0).all()
 
 
 @torch.no_grad()

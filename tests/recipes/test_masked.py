@@ -54,6 +54,14 @@ def test_transformers_opens_the_run_and_fills_in_the_same(run):
     assert [one["probability"] for one in found] == pytest.approx([float(expected[one["id"]]) for one in found])
 
 
+def test_what_it_looked_at_is_drawn(run, tmp_path):
+    """A map for each of two heads of two layers, and their mean; the first token is end-of-text."""
+    found = api.explore(run[0], "raise an error", attention=tmp_path / "maps.html")
+    assert len(found["maps"]) == 5 and (tmp_path / "maps.html").exists()
+    assert all(len(row) == len(one["rows"]) for one in found["maps"] for row in one["weights"])
+    assert all(row[-1] > 0 for one in found["maps"] for row in one["weights"])
+
+
 def test_it_stands_in_tables_with_a_dash_and_the_reason(run, small, tmp_path):
     gpt = tmp_path / "gpt"
     api.train("gpt", small, gpt)

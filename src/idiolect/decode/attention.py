@@ -6,7 +6,7 @@ Shapes: L layers, H heads, T tokens that read, S tokens that are read.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from idiolect.decode.read import device_of, prompt_ids, still
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.translate import alignments, source_ids, translate
 from idiolect.errors import UserError, missing_extra
+from idiolect.models import decoder, encoder
 from idiolect.models.contract import SequenceToSequence
-from idiolect.models.decoder import Decoder, attention_maps
+from idiolect.models.decoder import Decoder
+from idiolect.models.encoder import Encoder
 from idiolect.report import Axes, Report, visible
 
 CELLS = 1 << 18
@@ -70,14 +72,18 @@ def look(model: Any, tokenizer: Any, text: str, target: str | None, settings: De
         weights = alignments(model, tokenizer, source, ids)
         return Seen(text, target, tuple(_maps("attention", weights, rows, columns, ("target", "source"))))
     if target is not None:
-        raise UserError("target is for models that answer a text, and this one goes on with it", "leave it out")
-    if not isinstance(model, Decoder):
+        raise UserError("target is for models that answer a text, and this one only reads it", "leave it out")
+    maps: Callable[[Any, Tensor], Tensor]
+    if isinstance(model, Encoder):
+        read, maps = tokenizer.framed(tokenizer.encode(text)), encoder.attention_maps
+    elif isinstance(model, Decoder):
+        read, maps = prompt_ids(model, tokenizer, text, settings), decoder.attention_maps
+    else:
         raise UserError(
             "this model has no attention to look at", "use a transformer, or a seq2seq model with attention"
         )
-    read = prompt_ids(model, tokenizer, text, settings)
     with still(model):
-        weights = attention_maps(model, torch.tensor(read, device=device_of(model))).float().cpu()
+        weights = maps(model, torch.tensor(read, device=device_of(model))).float().cpu()
     tokens = tokenizer.pieces(read)
     return Seen(text, None, tuple(_maps("self-attention", weights, tokens, tokens, ("position", "reads"))))
 

@@ -62,17 +62,18 @@ def evaluate(
             tokenizers[tokenizer.fingerprint] = tokenizer, encode(corpus, tokenizer)
         row = table.Row(str(name), loaded.settings.kind, text, tokenizer.fingerprint)
         if isinstance(loaded.model, Encoder):
-            rows.append(replace(row, reason=NO_PROBABILITY))
-            result = evaluate_masks(*filler(loaded, name), tokenizers[tokenizer.fingerprint][1]).json()
+            found = evaluate_masks(*filler(loaded, name), tokenizers[tokenizer.fingerprint][1])
+            rows.append(replace(row, reason=f"{NO_PROBABILITY}; of hidden tokens {found.accuracy:.1%} are right"))
+            result = found.json()
             continue
         model = language_model(loaded, name)
         refused = scorer.unnormalised(model, "perplexity and bits_per_byte")
         if refused and len(models) > 1:
             rows.append(replace(row, reason=refused))
             continue
-        found = evaluate_shards(model, tokenizer, tokenizers[tokenizer.fingerprint][1])
-        rows.append(table.Row.of(row.name, row.family, text, tokenizer.fingerprint, found))
-        result = found.json()
+        scored = evaluate_shards(model, tokenizer, tokenizers[tokenizer.fingerprint][1])
+        rows.append(table.Row.of(row.name, row.family, text, tokenizer.fingerprint, scored))
+        result = scored.json()
     for tokenizer, shards in tokenizers.values():
         rows += guesses(tokenizer, shards, text, named=len(tokenizers) > 1)
     rows.append(compressed(corpus, text))

@@ -118,3 +118,17 @@ class Encoder(Network):
                 x = block(x, rope, mask, causal=False)
         out: Tensor = self.norm(x)
         return out
+
+
+@torch.no_grad()
+def attention_maps(model: Encoder, ids: Tensor) -> Tensor:
+    """What each head looks at: ids [T] → [L, H, T, T], row t the weights of position t over all of them."""
+    index = torch.arange(len(ids), device=ids.device)
+    everything = torch.ones(len(ids), len(ids), dtype=torch.bool, device=ids.device)
+    x, rope = model.embed(ids[None], index)
+    maps = []
+    for block in model.blocks:
+        assert isinstance(block, layers.Block)
+        maps.append(block.attention.weights(block.attended(x), rope, everything)[0])
+        x = block(x, rope, causal=False)
+    return torch.stack(maps)
