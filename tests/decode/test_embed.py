@@ -7,12 +7,21 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from idiolect import api
+from idiolect.adapt.heads import attach
+from idiolect.adapt.settings import LabelledSettings
 from idiolect.cli import run
 from idiolect.errors import UserError
 from idiolect.interop.folder import load, save
 from idiolect.models.build import build
 from idiolect.models.ngram import NGram
-from idiolect.models.settings import DecoderSettings, EncoderSettings, NGramSettings, RecurrentSettings
+from idiolect.models.settings import (
+    CbowSettings,
+    DecoderSettings,
+    EncoderSettings,
+    NGramSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+)
 from idiolect.tokens.learn import from_vocabulary
 from idiolect.tokens.settings import TokenizerSettings
 
@@ -105,8 +114,21 @@ def test_what_cannot_be_embedded_is_said(bert, tmp_path, capsys):
     tokenizer = from_vocabulary(["a", "b", "c"], TokenizerSettings(kind="word", size=9))
     counted = NGram(NGramSettings(order=2), tokenizer.size, begin_id=0, end_id=0, pad_id=1).fit(Documents)
     save(tmp_path / "ngram", counted, tokenizer, {})
-    with pytest.raises(UserError, match="family ngram, which has no vectors"):
-        api.embed(tmp_path / "ngram", "a")
+    for number, settings in enumerate((CbowSettings(width=5), Seq2SeqSettings(width=6))):
+        save(tmp_path / str(number), build(settings, tokenizer.size), tokenizer, {})
+    for folder in ("ngram", "0", "1"):
+        with pytest.raises(UserError, match="makes no vector of a whole text"):
+            api.embed(tmp_path / folder, "a")
+
+
+def test_the_body_of_a_model_of_labels(tmp_path):
+    tokenizer = from_vocabulary(["a", "b", "c"], TokenizerSettings(kind="word", size=9))
+    body = build(FAMILIES["encoder"], tokenizer.size)
+    save(tmp_path / "body", body, tokenizer, {})
+    expected = api.embed(tmp_path / "body", "a b")
+    labelled = LabelledSettings(base=FAMILIES["encoder"], each="text", labels=("bad", "good"))
+    save(tmp_path / "labels", attach(body, labelled, seed=1)[0], tokenizer, {})
+    assert api.embed(tmp_path / "labels", "a b") == expected
 
 
 SENTENCES = [

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from idiolect.adapt.heads import Labelled
 from idiolect.data.examples import in_order
 from idiolect.data.padding import pad
 from idiolect.decode.read import device_of
@@ -21,7 +22,8 @@ from idiolect.decode.settings import Pool, Precision
 from idiolect.decode.verbs import load_with_tokenizer
 from idiolect.errors import UserError, nearest
 from idiolect.models import layers
-from idiolect.models.contract import Network, last_positions
+from idiolect.models.build import Model
+from idiolect.models.contract import Network, SequenceToSequence, last_positions
 from idiolect.models.encoder import Encoder
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -50,10 +52,21 @@ def embed(
     texts = [text] if isinstance(text, str) else list(text)
     if not texts:
         raise UserError("there is no text to embed", "give one or more texts")
-    if not isinstance(loaded.model, Network):
-        raise UserError(f"{model} is of the family {loaded.settings.kind}, which has no vectors", "use a neural model")
-    found = embeddings(loaded.model, loaded.tokenizer, texts, pool, normalise).tolist()
+    network = loaded.model.base if isinstance(loaded.model, Labelled) else loaded.model
+    if not _reads(network):
+        raise UserError(
+            f"{model} is of the family {loaded.settings.kind}, which makes no vector of a whole text",
+            "use an encoder, or a network that reads from left to right",
+        )
+    found = embeddings(network, loaded.tokenizer, texts, pool, normalise).tolist()
     return {"embedding": found[0]} if isinstance(text, str) else {"embeddings": found}
+
+
+def _reads(model: Model) -> TypeGuard[Network]:
+    """Whether it is a network that reads one text, all of it or from left to right."""
+    if isinstance(model, Encoder):
+        return True
+    return isinstance(model, Network) and not model.refusal and not isinstance(model, SequenceToSequence)
 
 
 @torch.no_grad()
