@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from idiolect.errors import Exit, UserError
 from idiolect.interop import gguf_file
@@ -38,6 +39,51 @@ SHAPES = {
     "llama-untied": DecoderSettings(layers=1, heads=2, width=64, mlp_width=96, context=61, tied=False, mlp_bias=True),
     "qwen2": DecoderSettings(layers=2, heads=4, kv_heads=2, width=64, context=61, attention_bias="qkv"),
     "qwen3": DecoderSettings(layers=2, heads=4, kv_heads=2, width=64, head_width=22, context=61, qk_norm=True),
+}
+
+
+# all families: long enough for 64 new tokens after a prompt, with grouped heads, heads of another width, odd numbers
+SMALL = {"layers": 3, "heads": 4, "kv_heads": 2, "width": 64, "context": 131, "norm_epsilon": 7e-4}
+WIDE = SMALL | {"head_width": 22}
+EXPERTS = {"count": 5, "per_token": 2, "width": 32}
+CAPPED = WIDE | {
+    "norm": "rms-offset",
+    "norm_place": "both",
+    "mlp": "geglu",
+    "scaled_embedding": True,
+    "window": 17,
+    "global_layers": (1,),
+}
+SCALED = {"kind": "yarn", "factor": 5.0, "original_context": 29}
+FAMILIES = {
+    "gpt2": DecoderSettings(layers=2, heads=3, width=33, context=131, norm_epsilon=3e-3, **GPT2),
+    "llama": DecoderSettings(**WIDE, rope_theta=777.0, attention_bias="all", mlp_bias=True, tied=False),
+    "llama-llama3": DecoderSettings(
+        **WIDE, rope_theta=777.0, rope_scaling={"kind": "llama3", "factor": 3.0, "original_context": 29}
+    ),
+    "llama-linear": DecoderSettings(**WIDE, rope_scaling={"kind": "linear", "factor": 2.5}),
+    "llama-yarn": DecoderSettings(**WIDE, rope_theta=777.0, rope_scaling=SCALED | {"attention_factor": 1.3}),
+    "mixtral": DecoderSettings(**WIDE, mlp_width=32, experts=EXPERTS | {"width": None}),
+    "qwen2": DecoderSettings(**SMALL, attention_bias="qkv"),
+    "qwen2-yarn": DecoderSettings(**SMALL, attention_bias="qkv", rope_scaling=SCALED),
+    "qwen3": DecoderSettings(**WIDE, qk_norm=True),
+    "qwen2_moe": DecoderSettings(
+        **SMALL, attention_bias="qkv", experts=EXPERTS | {"shared_width": 64, "normalised": False}
+    ),
+    "qwen3_moe": DecoderSettings(**WIDE, qk_norm=True, experts=EXPERTS),
+    "gemma2": DecoderSettings(**CAPPED, attention_softcap=2.5, logit_softcap=5.0),
+    "gemma3_text": DecoderSettings(
+        **CAPPED,
+        qk_norm=True,
+        rope_theta=777.0,
+        rope_local_theta=33.0,
+        rope_scaling={"kind": "linear", "factor": 2.5},
+        logit_softcap=5.0,
+    ),
+    "gemma3_text-whole": DecoderSettings(**CAPPED | {"window": None, "global_layers": ()}, qk_norm=True),
+    "phi3": DecoderSettings(**SMALL, rope_share=0.5, tied=False),
+    "olmo2": DecoderSettings(**SMALL, norm_place="after", qk_norm=True, qk_norm_joint=True),
+    "smollm3": DecoderSettings(**WIDE | {"layers": 5}, unrotated_layers=(3,)),
 }
 
 
@@ -352,17 +398,47 @@ def test_other_tokenizers_are_refused(settings, tmp_path):
 
 # --- what is refused ---
 
+ROPE = {"layers": 4, "heads": 2, "width": 8, "context": 61}
+GEMMA = ROPE | {
+    "norm": "rms-offset",
+    "norm_place": "both",
+    "mlp": "geglu",
+    "scaled_embedding": True,
+    "window": 17,
+    "global_layers": (1, 3),
+}
+YARN = {"kind": "yarn", "factor": 4.0, "original_context": 17}
+LLAMA3 = {"kind": "llama3", "original_context": 17}
+LONG = {"kind": "longrope", "short": (1.0, 1.0), "long": (2.0, 3.0), "original_context": 17}
+CAPS = {"attention_softcap": 5.0, "logit_softcap": 7.0}
 WRONG = {
-    "rnn": (RecurrentSettings(kind="rnn", width=8), "does not compute a rnn"),
-    "relu": (DecoderSettings(layers=1, heads=1, width=8, **(GPT2 | {"mlp": "relu"})), "an MLP of relu"),
-    "mistral": (DecoderSettings(layers=1, heads=1, width=8, context=61, window=60), "a sliding window"),
-    "llama": (
-        DecoderSettings(layers=1, heads=1, width=8, rope_scaling={"kind": "linear", "factor": 2.0}),
-        "scaled rotary positions",
-    ),
-    "qwen2": (DecoderSettings(layers=1, heads=2, width=8, head_width=6, attention_bias="qkv"), "widths do not sum"),
-    "qwen3": (DecoderSettings(layers=1, heads=2, width=8, qk_norm=True, attention_bias="all"), "a bias in attention"),
+    "rnn": (RecurrentSettings(kind="rnn", width=8), "does not compute a rnn of this shape"),
     "own": (DecoderSettings(layers=1, heads=1, width=8, norm="layer"), "does not compute a decoder of this shape"),
+    "relu": (DecoderSettings(layers=1, heads=1, width=8, **(GPT2 | {"mlp": "relu"})), "an MLP of relu"),
+    "mistral": (DecoderSettings(**ROPE, window=60), r"a sliding window \(60\)"),
+    "qwen2": (DecoderSettings(**ROPE, head_width=6, attention_bias="qkv"), "widths do not sum"),
+    "qwen2-window": (DecoderSettings(**ROPE, attention_bias="qkv", window=7), "a sliding window"),
+    "qwen2-llama3": (DecoderSettings(**ROPE, attention_bias="qkv", rope_scaling=LLAMA3), "positions of kind llama3"),
+    "qwen3": (DecoderSettings(**ROPE, qk_norm=True, attention_bias="all"), "a bias after attention"),
+    "yarn": (DecoderSettings(**ROPE, rope_scaling=YARN | {"fast": 8.0}), "yarn with other bounds"),
+    "longrope": (DecoderSettings(**ROPE, rope_scaling=LONG), "positions of kind longrope"),
+    "shared": (
+        DecoderSettings(**ROPE, attention_bias="qkv", experts={"shared_width": 3, "width": 5}),
+        "experts whose weights are divided by their sum",
+    ),
+    "dense": (
+        DecoderSettings(**ROPE, qk_norm=True, experts={"width": 5, "dense_layers": (0,)}),
+        "layers without experts",
+    ),
+    "uncapped": (DecoderSettings(**GEMMA), "scores or logits without a cap"),
+    "capped": (DecoderSettings(**GEMMA, qk_norm=True, attention_softcap=5.0), "capped scores"),
+    "scale": (DecoderSettings(**GEMMA, **CAPS, attention_scale=7**-0.5), "scores of attention multiplied by"),
+    "local": (
+        DecoderSettings(**GEMMA, qk_norm=True, rope_scaling={"kind": "linear", "factor": 2.0}),
+        "scaled rotary positions in layers with a window",
+    ),
+    "unrotated": (DecoderSettings(**ROPE, unrotated_layers=(2,)), r"the layers \[2\] and no others"),
+    "smollm3": (DecoderSettings(**ROPE, unrotated_layers=(3,), mlp_bias=True), "a bias in the MLP"),
 }
 
 
@@ -372,6 +448,47 @@ def test_what_llama_cpp_does_not_compute_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         write_gguf(build(settings, TOKENIZER.size), TOKENIZER, tmp_path / "m.gguf")
     assert error.value.code == Exit.BAD_INPUT and not (tmp_path / "m.gguf").exists()
+
+
+def test_gemmas_norms_are_above_one_and_its_layers_take_turns(tmp_path):
+    model = loud(build(DecoderSettings(**GEMMA, **CAPS), TOKENIZER.size))
+    write_gguf(model, TOKENIZER, tmp_path / "m.gguf")
+    fields, found = read(tmp_path / "m.gguf")
+    assert torch.equal(values(found["blk.2.post_ffw_norm.weight"]), 1 + model.blocks[2].mlp_norm_after.weight)
+    assert torch.equal(values(found["output_norm.weight"]), 1 + model.norm.weight)
+    assert torch.equal(values(found["blk.2.ffn_up.weight"]), model.blocks[2].mlp.up.weight)
+    assert fields["gemma2.attention.sliding_window"] == 17
+    assert fields["gemma2.attention.sliding_window_pattern"] == [True, False, True, False]
+    assert fields["gemma2.attn_logit_softcapping"] == 5.0 and fields["gemma2.final_logit_softcapping"] == 7.0
+
+
+def test_experts_of_a_layer_are_one_tensor(tmp_path):
+    experts = {"count": 3, "per_token": 2, "width": 5, "shared_width": 7, "normalised": False}
+    model = loud(build(DecoderSettings(**ROPE, attention_bias="qkv", experts=experts), TOKENIZER.size))
+    write_gguf(model, TOKENIZER, tmp_path / "m.gguf", "f16")
+    fields, found = read(tmp_path / "m.gguf")
+    mlp = model.blocks[2].mlp
+    stacked = torch.stack([expert.gate.weight for expert in mlp.experts])
+    assert torch.equal(values(found["blk.2.ffn_gate_exps.weight"]), stacked.half().float())
+    assert found["blk.2.ffn_gate_inp.weight"].tensor_type.name == "F32"
+    assert torch.equal(values(found["blk.2.ffn_gate_inp_shexp.weight"]), mlp.shared_gate.weight[0])
+    assert torch.equal(values(found["output.weight"]), model.embedding.weight.half().float())  # it wants both
+    expected = {"expert_count": 3, "expert_used_count": 2, "expert_feed_forward_length": 5}
+    expected["expert_shared_feed_forward_length"] = 7
+    assert {key: fields[f"qwen2moe.{key}"] for key in expected} == expected
+
+
+def test_llama3s_factors_are_transformers(tmp_path):
+    settings = DecoderSettings(
+        **ROPE | {"width": 48}, rope_theta=500.0, rope_scaling=LLAMA3 | {"factor": 8.0, "original_context": 29}
+    )
+    write_gguf(build(settings, TOKENIZER.size), TOKENIZER, tmp_path / "m.gguf")
+    table = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = LlamaConfig(head_dim=24, rope_parameters=table | {"original_max_position_embeddings": 29})
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config)
+    plain = 500.0 ** -(torch.arange(0, 24, 2) / 24)
+    torch.testing.assert_close(values(read(tmp_path / "m.gguf")[1]["rope_freqs.weight"]), plain / scaled)
+    assert (plain / scaled).unique().numel() > 3
 
 
 def test_a_window_as_long_as_the_context_is_none(tmp_path):

@@ -12,45 +12,25 @@ from idiolect import api
 from idiolect.decode.generate import complete
 from idiolect.decode.settings import DecodeSettings
 from idiolect.errors import Exit, UserError
-from idiolect.interop import gguf_vocabularies, parity, parity_gguf
+from idiolect.interop import families, gguf_vocabularies, parity, parity_gguf
 from idiolect.interop.folder import save
 from idiolect.interop.gguf_architectures import ARCHITECTURES
 from idiolect.interop.gguf_file import write_gguf
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings
 from idiolect.tokens import patterns
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 
-from .test_gguf import GPT2, LEARNT, loud, sentencepieces, tokenizer_of
+from .test_gguf import FAMILIES, LEARNT, loud, sentencepieces, tokenizer_of
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
-# long enough for 64 new tokens after a prompt; grouped heads, heads of another width, an odd epsilon and base
-SHAPES = {
-    "gpt2": DecoderSettings(layers=2, heads=3, width=33, context=131, norm_epsilon=3e-3, **GPT2),
-    "llama": DecoderSettings(
-        layers=3,
-        heads=6,
-        kv_heads=2,
-        width=66,
-        head_width=10,
-        context=131,
-        norm_epsilon=7e-4,
-        rope_theta=777.0,
-        attention_bias="all",
-        mlp_bias=True,
-        tied=False,
-    ),
-    "qwen2": DecoderSettings(layers=2, heads=4, kv_heads=2, width=64, context=131, attention_bias="qkv"),
-    "qwen3": DecoderSettings(layers=2, heads=4, kv_heads=2, width=64, head_width=22, context=131, qk_norm=True),
-}
 TOKENIZER = tokenizer_of()
 PROMPTS = ["", "the cat sat on", "  naïve 日本 1234\n"]
 
 
 def model_of(name, vocabulary=TOKENIZER.size):
-    return loud(build(SHAPES[name], vocabulary, seed=1))
+    return loud(build(FAMILIES[name], vocabulary, seed=1))
 
 
 def opened(path):
@@ -58,10 +38,11 @@ def opened(path):
     return llama_cpp.Llama(str(path), n_ctx=131, logits_all=True, verbose=False, type_k=f32, type_v=f32)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_it_continues_identically(name, tmp_path):
     """64 greedy tokens after each prompt, an end of text among them or not."""
     model = model_of(name)
+    assert families.match(model.settings) == name.partition("-")[0]
     write_gguf(model, TOKENIZER, tmp_path / "m.gguf")
     theirs = opened(tmp_path / "m.gguf")
     for prompt in PROMPTS:
@@ -91,12 +72,12 @@ def test_our_decoder_and_theirs_write_the_same_text(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0"])
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_gate_opens(name, kind, tmp_path):
     _, found = gated(model_of(name), TOKENIZER, tmp_path / "m.gguf", kind)
     assert "llama.cpp" in found["checked_by"] and "not_checked" not in found
     assert {"metadata", "token ids of 11 texts", "BOS, EOS and PAD"} <= set(found["compared"])
-    assert 0 < found["difference"] <= found["tolerance"] / 2
+    assert 0 < found["difference"] <= found["tolerance"] / (5 if kind == "f32" and "gpt2" not in name else 1)
 
 
 @pytest.mark.parametrize("name", LEARNT)

@@ -27,7 +27,7 @@ from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
-from .test_gguf import GPT2, TEXT, loud, tokenizer_of
+from .test_gguf import FAMILIES, GPT2, TEXT, loud, tokenizer_of
 
 TOKENIZER = tokenizer_of()
 BERT = {
@@ -63,7 +63,12 @@ def here(tmp_path, monkeypatch):
 
 def saved(name, tokenizer=TOKENIZER, kind=torch.float32):
     """A model folder called `model`."""
-    save(Path("model"), loud(build(SHAPES[name], tokenizer.size, seed=1, kinds=KINDS)).to(kind), tokenizer, {})
+    save(
+        Path("model"),
+        loud(build((FAMILIES | SHAPES)[name], tokenizer.size, seed=1, kinds=KINDS)).to(kind),
+        tokenizer,
+        {},
+    )
     return load("model").model
 
 
@@ -79,7 +84,7 @@ def shut(message, target="out", **options):
 # --- Hugging Face folders ---
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", SHAPES | FAMILIES)
 def test_a_folder_passes(name, here):
     saved(name)
     found = api.export_model("model", "out")
@@ -278,7 +283,7 @@ def with_tensors(monkeypatch, change):
 
 def swap(parts):
     names = {"blk.1.attn_q.weight": "blk.1.attn_k.weight", "blk.1.attn_k.weight": "blk.1.attn_q.weight"}
-    return [(names.get(name, name), *rest) for name, *rest in parts]
+    return [replace(part, name=names.get(part.name, part.name)) for part in parts]
 
 
 def nudge(name, tensor, kind, real=gguf_file.to_array):
@@ -289,7 +294,7 @@ def nudge(name, tensor, kind, real=gguf_file.to_array):
 MUTANTS = {
     "swapped q and k": (lambda p: with_tensors(p, swap), "blk.1.attn_. *"),
     "dropped bias": (
-        lambda p: with_tensors(p, lambda parts: [part for part in parts if part[0] != "blk.0.attn_v.bias"]),
+        lambda p: with_tensors(p, lambda parts: [part for part in parts if part.name != "blk.0.attn_v.bias"]),
         "blk.0.attn_v.bias is missing",
     ),
     "wrong epsilon": (

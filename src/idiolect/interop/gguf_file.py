@@ -12,7 +12,7 @@ from torch import Tensor
 from idiolect import files
 from idiolect.errors import UserError, missing_extra
 from idiolect.interop import families
-from idiolect.interop.gguf_architectures import ARCHITECTURES, Architecture, Metadata, metadata, neighbours, tensors
+from idiolect.interop.gguf_architectures import ARCHITECTURES, Architecture, Metadata, metadata, tensors
 from idiolect.interop.gguf_vocabularies import vocabulary
 from idiolect.interop.rows import Check, Config, unchecked
 from idiolect.interop.settings import Kind
@@ -90,18 +90,15 @@ def _write(path: Path, model: Network, architecture: Architecture, about: Metada
         for key, value in about.items():
             _put(writer, key, value)
         state = {name: tensor for name, tensor in model.state_dict().items() if name not in model.shared()}
-        parts = list(tensors(state, model.settings, architecture))
-        for name, found, _ in parts:
-            rows, rest = sum(len(part) for part in found), found[0].shape[1:]
-            shape, dtype, raw = _laid_out(name, (rows, *rest), kind)
-            size = int(np.prod(shape)) * dtype.itemsize
-            writer.add_tensor_info(name, shape, dtype, size, raw_dtype=raw)
+        made = list(tensors(state, model.settings, architecture))
+        for one in made:
+            shape, dtype, raw = _laid_out(one.name, one.shape, kind)
+            writer.add_tensor_info(one.name, shape, dtype, int(np.prod(shape)) * dtype.itemsize, raw_dtype=raw)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name, found, heads in parts:
-            whole = found[0] if len(found) == 1 else torch.cat(found)
-            writer.write_tensor_data(to_array(name, neighbours(whole, heads) if heads else whole, kind))
+        for one in made:
+            writer.write_tensor_data(to_array(one.name, one.tensor(), kind))
     finally:
         writer.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,6 @@ from idiolect.interop import families, gguf_file
 from idiolect.interop.gguf_file import ROW
 from idiolect.interop.gguf_vocabularies import vocabulary
 from idiolect.interop.parity import (
-    TABLE,
-    TOLERANCE,
     Apart,
     as_float32,
     differs,
@@ -30,6 +29,7 @@ from idiolect.interop.parity import (
     same,
     same_ids,
     same_logits,
+    tolerance_of,
 )
 from idiolect.interop.settings import Kind
 from idiolect.models.contract import Network
@@ -47,9 +47,17 @@ CONFIG = {
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
     "attention.layer_norm_epsilon": ("layer_norm_epsilon",),
     "rope.freq_base": ("rope_theta",),
+    "expert_count": ("num_experts", "num_local_experts"),
+    "expert_used_count": ("num_experts_per_tok",),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
+    "attn_logit_softcapping": ("attn_logit_softcapping",),
+    "final_logit_softcapping": ("final_logit_softcapping",),
 }
 """Keys of a GGUF file, and where config.json says the same: as llama.cpp's own converter has it
 (`set_gguf_parameters` in `conversion/base.py`)."""
+EXPERT = re.compile(r"\.experts\.(\d+)\.")
+"""The number of an expert in the name of its tensor; a GGUF file has those of all experts in one."""
 HALF_STEP = 1.01 * (0.5 / 127 + 2**-11)
 """Of the largest number of a block in q8_0: what rounding to one of 127 steps changes, whose size is an f16."""
 SMALLEST = 127 * 2**-25
@@ -87,15 +95,20 @@ def _by_reader(path: Path, model: Network, tokenizer: Tokenizer, kind: Kind) -> 
             _same_list(key, value, fields.get(key) or [], who)
         else:
             same(f"{key} is", value, fields.get(key), who)
-    stored = {tensor.name: tensor for tensor in reader.tensors}
+    stored, seen = {tensor.name: tensor for tensor in reader.tensors}, set()
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.name.upper()], model.settings.layers)
     for ours, tensor in _theirs(model, model_type):
-        name = names.get_name(ours, try_suffixes=(".weight", ".bias"))
+        expert = EXPERT.search(ours)
+        name = names.get_name(EXPERT.sub(".experts.", ours), try_suffixes=(".weight", ".bias"))
         if name not in stored:
             differs(f"the tensor {name} is missing to {who}")
-        _same_tensor(name, tensor, stored.pop(name), model, architecture.neighbours, kind)
-    if stored:
-        differs(f"{who} has a tensor {min(stored)} that the model has not")
+        seen.add(name)
+        _same_tensor(stored[name], int(expert[1]) if expert else None, tensor, model, architecture.neighbours, kind)
+    if architecture.untied and "output.weight" not in seen:
+        _same_tensor(stored["output.weight"], None, model.state_dict()["embedding.weight"], model, False, kind)
+        seen.add("output.weight")
+    if more := stored.keys() - seen - {"rope_freqs.weight"}:  # which are no weights, but made of the settings
+        differs(f"{who} has a tensor {min(more)} that the model has not")
     return ["metadata", f"{len(reader.tensors)} tensors"]
 
 
@@ -119,16 +132,20 @@ def _theirs(model: Network, model_type: str) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor.T if conv1d else tensor
 
 
-def _same_tensor(name: str, ours: Tensor, read: Any, model: Network, neighbours: bool, kind: Kind) -> None:
-    """Compares one tensor; numbers in q8_0 may differ by half a step of their scale."""
-    gguf = gguf_file.library()
-    kept = gguf_file.kept_as(name, tuple(ours.shape), kind)
+def _same_tensor(read: Any, expert: int | None, ours: Tensor, model: Network, neighbours: bool, kind: Kind) -> None:
+    """Compares one tensor, or one expert's part of it; numbers in q8_0 may differ by half a step of their scale."""
+    gguf, name = gguf_file.library(), read.name
+    kept = gguf_file.kept_as(name, tuple(reversed(read.shape.tolist())), kind)
     if read.tensor_type.name != kept.upper():
         differs(f"{name} is kept as {read.tensor_type.name}, not {kept.upper()}")
-    values = torch.from_numpy(np.array(gguf.dequantize(read.data, read.tensor_type)))
+    data = read.data if expert is None else read.data[expert]
+    values = torch.from_numpy(np.array(gguf.dequantize(data, read.tensor_type)))
     if neighbours and (".attn_q." in name or ".attn_k." in name):
         heads = model.settings.heads if ".attn_q." in name else model.settings.n_kv
         values = values.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+    ours = ours.squeeze(0) if len(ours) == 1 else ours
+    if model.settings.norm == "rms-offset" and name.endswith("_norm.weight"):
+        ours = ours.float() + 1
     if values.shape != ours.shape:
         differs(f"{name} has shape {[*values.shape]}, not {[*ours.shape]}")
     if kept == "q8_0":
@@ -172,6 +189,5 @@ def _by_llama_cpp(path: Path, model: Network, tokenizer: Tokenizer, kind: Kind) 
                 yield torch.from_numpy(np.frombuffer(raw, dtype="<f4").reshape(len(row), -1).copy())
 
         with as_float32(model) as ours:
-            tolerance = TOLERANCE[kind] + TABLE * (model.settings.mlp in ("gelu", "geglu"))
-            at, apart = same_logits(asked.rows, ours, theirs(), who, tolerance)
+            at, apart = same_logits(asked.rows, ours, theirs(), who, tolerance_of(model, kind))
     return who, [*compared, at], apart
