@@ -6,6 +6,7 @@ import torch
 from idiolect.decode.verbs import language_model
 from idiolect.errors import UserError
 from idiolect.interop.folder import Loaded
+from idiolect.models import fused
 from idiolect.models.build import build
 from idiolect.models.settings import EncoderSettings
 
@@ -56,6 +57,25 @@ def test_batch_equals_single_and_padding_changes_nothing(model, ids):
     for b in range(B):
         close(together[b, : lengths[b]], model.body(ids[b : b + 1, : lengths[b]])[0])
     close(model.body(ids, torch.full((B,), T)), model.body(ids))
+
+
+@pytest.mark.skipif(not fused.products(), reason="this processor has no fused kernels")
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_kernel_reads_as_far_as_the_mask_lets(ids, gradients, monkeypatch):
+    """In bf16, where lengths go to the kernel: the same hidden vectors and gradients, but for rounding."""
+    found = {}
+    for kernel in (True, False):
+        if not kernel:
+            monkeypatch.setattr(fused, "attends", lambda *_: False)
+        model = build(SETTINGS["grouped"].model_copy(update={"head_width": 32}), V, seed=3)
+        lengths = torch.tensor([17, 1, 11, 5, 2])
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.body(ids, lengths)
+        real = hidden[torch.arange(T) < lengths[:, None]]
+        real.float().pow(3).sum().backward()
+        found[kernel] = torch.cat([p.grad.flatten() for p in model.parameters()]) if gradients else real.float()
+    difference, size = (found[True] - found[False]).norm(), found[False].norm()
+    assert 0 < difference < 0.02 * size
 
 
 @torch.no_grad()

@@ -107,15 +107,19 @@ class Encoder(Network):
         positions = index if segments is None else layers.positions_within(segments)
         x, rope = self.embed(ids, positions, types)
         mask: Tensor | None = None  # bool, to [B, H, T, T]
+        first = self.blocks[0]
+        assert isinstance(first, layers.Block)
         if segments is not None:
-            mask = (segments[:, :, None] == segments[:, None])[:, None]
-        elif lengths is not None:  # a row without any token reads its first, lest its numbers be none
-            mask = (index < lengths.clamp_min(1)[:, None])[:, None, None]
+            mask, lengths = (segments[:, :, None] == segments[:, None])[:, None], None
+        elif lengths is not None:
+            lengths = lengths.clamp_min(1).int()  # a row without any token reads its first, lest its numbers be none
+            if not first.attention.fuses(x):
+                mask, lengths = (index < lengths[:, None])[:, None, None], None
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, rope, mask, causal=False, use_reentrant=False)
+                x = checkpoint(block, x, rope, mask, causal=False, lengths=lengths, use_reentrant=False)
             else:
-                x = block(x, rope, mask, causal=False)
+                x = block(x, rope, mask, causal=False, lengths=lengths)
         out: Tensor = self.norm(x)
         return out
 
