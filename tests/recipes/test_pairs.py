@@ -172,3 +172,17 @@ def test_a_metric_whose_library_is_missing_is_missed_before_the_training(pairs, 
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(UserError, match="sacrebleu"):
         tasks.prepare(recipe(pairs, task__metrics=["bleu"]), tmp_path)
+
+
+def test_a_source_is_made_of_several_fields(tmp_path):
+    row = {"question": "Where is the key?", "passage": "The key is in {question}.", "answer": "there"}
+    path = tmp_path / "facts.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"answer": f"there {i}"}) for i in range(20)))
+    asked = {"task__source": "question: {question} context: {passage} or {question}", "task__target": "answer"}
+    stage = tasks.prepare(recipe(path, **asked), tmp_path / "run")
+    made = "question: Where is the key? context: The key is in {question}. or Where is the key?"
+    assert stage.held_texts == [(made, "there 18"), (made, "there 19")]
+    with pytest.raises(UserError, match="no text in field 'context'"):
+        tasks.prepare(recipe(path, task__source="{context}", task__target="answer"), tmp_path / "other")
+    with pytest.raises(UserError, match="task.source names question, passage"):
+        tasks.prepare(recipe(path, **asked, task__targets=[str(path)]), tmp_path / "third")

@@ -49,7 +49,7 @@ class PairsTask(AnswersTask):
     """The task."""
     source: str = "source"
     """The field of a jsonl or parquet row, or the column of a csv or tsv file, that is read; a number counts columns
-    from 1 in a file without a header."""
+    from 1 in a file without a header. Or a text with such fields in braces: question: {question} context: {context}."""
     target: str = "target"
     """The field or column that is written."""
     targets: tuple[Path, ...] = ()

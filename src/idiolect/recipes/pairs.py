@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -163,9 +164,27 @@ class Pairs(Stage):
         return f"{self.held_texts[i][0]}\n→ {written.text}\n  (held out: {self.held_texts[i][1]})"
 
 
+FIELD = re.compile(r"\{([^{}]+)\}")
+"""A field in a source that is made of several."""
+
+
+def texts(pairs: Iterable[Mapping[str, str]], task: PairsTask) -> Iterator[tuple[str, str]]:
+    """Each example's source and target."""
+    made = FIELD.search(task.source)
+    for pair in pairs:
+        yield task.prefix + (_filled(task.source, pair) if made else pair[task.source]), pair[task.target]
+
+
+def _filled(pattern: str, pair: Mapping[str, str]) -> str:
+    return FIELD.sub(lambda found: pair[found[1]], pattern)
+
+
 def split(data: DataSettings, task: PairsTask) -> tuple[Examples, Examples]:
     """The pairs to train on, and the pairs held out. Raises UserError when either is empty."""
-    fields = (task.source, task.target)
+    fields = (*dict.fromkeys(FIELD.findall(task.source) or [task.source]), task.target)
+    if task.targets and len(fields) > 2:
+        what = f"lines of plain text are one field, and task.source names {', '.join(fields[:-1])}"
+        raise UserError(what, "name one field, or give jsonl, parquet, csv or tsv without task.targets")
     train = Examples(data.train, fields, task.targets)
     if isinstance(data.validation, float):
         return train.split(data.validation)
@@ -181,15 +200,13 @@ def prepare(recipe: Recipe, folder: Path) -> Pairs:
     task = recipe.doing
     assert isinstance(task, PairsTask)
     train, held = split(recipe.data, task)
-    both = (text for pair in train for text in (task.prefix + pair[task.source], pair[task.target]))
-    tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, both)
+    tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, itertools.chain.from_iterable(texts(train, task)))
     say(f"tokenizer: {tokenizer.kind}, {tokenizer.size:,} tokens")
-    texts = [(task.prefix + pair[task.source], pair[task.target]) for pair in held]
-    encoded = encode(((task.prefix + pair[task.source], pair[task.target]) for pair in train), tokenizer, recipe.model)
-    held_encoded = encode(texts, tokenizer, recipe.model)
-    say(f"pairs: {len(encoded.sources):,}, {len(encoded.targets.ids):,} target tokens; held out {len(texts):,} pairs")
+    asked = list(texts(held, task))
+    encoded, held_encoded = (encode(side, tokenizer, recipe.model) for side in (texts(train, task), asked))
+    say(f"pairs: {len(encoded.sources):,}, {len(encoded.targets.ids):,} target tokens; held out {len(asked):,} pairs")
     prints = fingerprints(recipe, train.fingerprint, held.fingerprint, tokenizer)
-    stage = Pairs(recipe, tokenizer, prints, encoded, held_encoded, texts)
+    stage = Pairs(recipe, tokenizer, prints, encoded, held_encoded, asked)
     assert stage.curves  # a metric whose library is missing is missed now, not after the training
     return stage
 
@@ -202,8 +219,8 @@ def encode(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, model: Any) -
     cut, rest = 0, iter(pairs)
     while some := list(itertools.islice(rest, AT_ONCE)):
         sizes += [len(target.encode("utf-8")) for _, target in some]
-        for side, texts, limit in zip(sides, zip(*some), most):
-            for ids in tokenizer.encode_batch(texts):
+        for side, column, limit in zip(sides, zip(*some), most):
+            for ids in tokenizer.encode_batch(column):
                 kept = ids if limit is None else ids[: limit - 1]
                 cut += len(kept) < len(ids)
                 side.append(np.append(kept.astype(np.int32), np.int32(tokenizer.end_id)))
