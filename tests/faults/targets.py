@@ -217,6 +217,7 @@ def sentences_of(folder):
 
 
 TRAINERS = {
+    "spans": ("encoder-decoder", text_of, ("task.kind=spans", "task.sentinels=20")),
     "pairs, transformer": ("encoder-decoder", pairs_of, ("task.kind=pairs",)),
     "seq2seq": ("seq2seq", pairs_of, ()),
     "labels": ("lstm", sentences_of, ("task.kind=labels",)),

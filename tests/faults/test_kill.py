@@ -45,7 +45,7 @@ def matrix():
             for micro in ("1", "2"):
                 settings = (f"model.dropout={dropout}", f"train.micro_batches={micro}")
                 yield f"{kind}, dropout {dropout}, accumulation {micro}", kind, settings, saves
-    for name in ("pairs, transformer", "labels", "tags", "cbow", "encoder"):
+    for name in ("spans", "pairs, transformer", "labels", "tags", "cbow", "encoder"):
         yield name, name, (), saves
     yield "lstm, SGD", "lstm", ("train.optimizer=sgd", "train.momentum=0.9"), saves
     yield "decoder, Muon", "decoder", ("train.optimizer=muon",), saves

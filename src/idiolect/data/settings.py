@@ -60,6 +60,19 @@ class PairsTask(AnswersTask):
     """Text put before every source, which tells a model of many tasks what is asked."""
 
 
+class SpansTask(Settings):
+    """Spans of a text that were left out, from what is around them."""
+
+    kind: Literal["spans"] = "spans"
+    """The task."""
+    share: float = Field(default=0.15, gt=0, lt=1)
+    """Of the tokens, those that are left out."""
+    mean_length: float = Field(default=3.0, ge=1)
+    """Tokens of a span, on average."""
+    sentinels: int = Field(default=100, ge=1)
+    """Tokens that each stand for one span of a text; tokenizer.size counts them."""
+
+
 class MaskedTask(Settings):
     """Hidden tokens of a text from all that is around them."""
 
@@ -121,5 +134,5 @@ class FramesTask(AnswersTask):
     """The field with the text that is written."""
 
 
-Task = NextTokenTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask | FramesTask
+Task = NextTokenTask | SpansTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask | FramesTask
 TaskSettings = Annotated[Task, Field(discriminator="kind")]

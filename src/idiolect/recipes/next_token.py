@@ -82,13 +82,14 @@ class NextToken(Stage):
         return asked.prompt + complete(model, self.tokenizer, [asked.prompt], settings)[0].text
 
 
-def prepare(recipe: Recipe, folder: Path, mask: bool = False) -> NextToken:
+def prepare(recipe: Recipe, folder: Path, mask: bool = False, sentinels: int = 0) -> NextToken:
     """Splits the text, learns or loads the tokenizer, encodes. Raises UserError for what is wrong with any of them.
 
-    `mask`: the tokenizer is to have a mask token.
+    The tokenizer is to have a mask token, or so many sentinels.
     """
     train, held = split(recipe.data)
-    tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, (document.text for document in train), mask)
+    texts = (document.text for document in train)
+    tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, texts, mask, sentinels)
     say(f"tokenizer: {tokenizer.kind}, {tokenizer.size:,} tokens")
     encoded, held_encoded = shards.encode(train, tokenizer), shards.encode(held, tokenizer)
     devices.release_memory()

@@ -26,10 +26,12 @@ def split(data: DataSettings) -> tuple[Corpus, Corpus]:
     return corpus, Corpus([data.validation], data.document, data.field)
 
 
-def tokenizer_of(folder: Path, settings: TokenizerSettings, texts: Iterable[str], mask: bool = False) -> Tokenizer:
+def tokenizer_of(
+    folder: Path, settings: TokenizerSettings, texts: Iterable[str], mask: bool = False, sentinels: int = 0
+) -> Tokenizer:
     """The tokenizer in `folder` when a run already has one; else the one given or learnt, saved there.
 
-    `mask`: it is to have a mask token, which is one of those that `settings.size` counts.
+    It is to have a mask token, or so many sentinels, which are among those that `settings.size` counts.
     """
     if folder.is_dir():
         files.verify(folder)
@@ -37,11 +39,12 @@ def tokenizer_of(folder: Path, settings: TokenizerSettings, texts: Iterable[str]
     if settings.from_ is not None:
         tokenizer = Tokenizer.load(settings.from_)
     else:
-        room = settings.model_copy(update={"size": settings.size - 1}) if mask else settings
+        room = settings.model_copy(update={"size": settings.size - mask - sentinels})
         tokenizer = learn.train(texts, room, sampled=_sampled)
         devices.release_memory()
     if mask:
         tokenizer = tokenizer.with_mask()
+    tokenizer = tokenizer.with_sentinels(sentinels)
     with files.new_folder(folder) as aside:
         tokenizer.save(aside)
     return tokenizer

@@ -15,6 +15,7 @@ from idiolect.data.settings import (
     NeighboursTask,
     NextTokenTask,
     PairsTask,
+    SpansTask,
     TagsTask,
     Task,
     TaskSettings,
@@ -33,6 +34,7 @@ from idiolect.train.settings import (
 CAUSAL = ("ngram", "rnn", "lstm", "gru", "decoder")
 MODELS: dict[type[Task], tuple[str, ...]] = {
     NextTokenTask: CAUSAL,
+    SpansTask: ("encoder-decoder",),
     PairsTask: ("seq2seq", "encoder-decoder"),
     MaskedTask: ("encoder",),
     LabelsTask: ("encoder", *CAUSAL[1:]),

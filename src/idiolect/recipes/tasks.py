@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from idiolect.recipes import frames, labels, masked, neighbours, next_token, pairs
+from idiolect.recipes import frames, labels, masked, neighbours, next_token, pairs, spans
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
 TASKS: dict[str, Callable[[Recipe, Path], Stage]] = {
     "next-token": next_token.prepare,
+    "spans": spans.prepare,
     "pairs": pairs.prepare,
     "masked": masked.prepare,
     "labels": labels.prepare,
