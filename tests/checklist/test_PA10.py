@@ -1,5 +1,7 @@
 """PA10: everyday uses, one runnable recipe each, with a small model, its metric printed."""
 
+import json
+
 from idiolect.cli import run
 
 SMALL = ["model.layers=1", "model.width=32", "model.context=32", "tokenizer.kind=word", "train.precision=fp32"]
@@ -50,3 +52,19 @@ def test_PA10_names_are_found_by_a_recipe_that_prints_their_f1(tmp_path, capsys)
         "I-place",
         "O",
     ]
+
+
+def test_PA10_questions_are_answered_from_a_passage_by_a_recipe_that_prints_exact_matches(tmp_path, capsys):
+    rows, jobs = [], ("baker", "doctor", "farmer", "singer")
+    for i in range(960):
+        person, place, job = PEOPLE[i % 3], PLACES[i // 3 % 3], jobs[i // 9 % 4]
+        asked, answer = (("Where does", place), ("What is the job of", job))[i // 36 % 2]
+        context = f"{person} is a {job} ; {person} lives in {place} ." if i % 5 else f"In {place} {person} is a {job} ."
+        rows.append(json.dumps({"question": f"{asked} {person} ?", "context": context, "answer": answer}))
+    (tmp_path / "questions.jsonl").write_text("\n".join(rows))
+    more = ["model.width=48", "train.batch_tokens=1024", "train.steps=120", "model.source_context=32"]
+    data = f"data.train={tmp_path / 'questions.jsonl'}"
+    out = printed(capsys, "train", "answer", data, *SMALL, *more, "-o", tmp_path / "run")
+    assert "exact match 1" in out
+    asked = "question: What is the job of Grace ? context: Grace is a singer ; Grace lives in Oslo ."
+    assert printed(capsys, "translate", tmp_path / "run", asked).strip() == "singer"
