@@ -92,6 +92,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(small, tmp_path):
     ("wrong", "problem"),
     [
         ("task.sentinels=1", "spans, more than the 1 sentinels"),
+        ("tokenizer.size=277", "with 20 tokens for the task needs 278, not 277"),
         ("task.mean_length=0.5", "task.mean_length: must be greater than or equal to 1"),
         ("task.share=1", "task.share: must be less than 1"),
     ],

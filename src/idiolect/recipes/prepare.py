@@ -9,6 +9,7 @@ from pathlib import Path
 
 from idiolect import config, devices, files
 from idiolect.data.settings import DataSettings
+from idiolect.errors import UserError
 from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes import parent
 from idiolect.recipes.settings import Recipe
@@ -39,7 +40,13 @@ def tokenizer_of(
     if settings.from_ is not None:
         tokenizer = Tokenizer.load(settings.from_)
     else:
-        room = settings.model_copy(update={"size": settings.size - mask - sentinels})
+        least, more = learn.SMALLEST.get(settings.kind, 0), mask + sentinels
+        if more and settings.size < least + more:
+            what = (
+                f"a {settings.kind} tokenizer with {more} tokens for the task needs {least + more}, not {settings.size}"
+            )
+            raise UserError(what, f"set tokenizer.size to {least + more} or more")
+        room = settings.model_copy(update={"size": settings.size - more})
         tokenizer = learn.train(texts, room, sampled=_sampled)
         devices.release_memory()
     if mask:

@@ -12,6 +12,7 @@ from idiolect.data import spans as data
 from idiolect.data.settings import SpansTask
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.translate import start_id, translate
+from idiolect.errors import UserError
 from idiolect.evaluate.score import ROWS, finite, perplexity, scoring
 from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes import next_token
@@ -100,4 +101,6 @@ def prepare(recipe: Recipe, folder: Path) -> Spans:
     start = start_id(model, tokenizer)
     how = data.Corruption(task.share, task.mean_length, tokenizer.sentinels, start, tokenizer.end_id, tokenizer.pad_id)
     length = how.longest(model.longest_source or model.context, model.context)
+    if not data.Spans(text.held, how, length).n:
+        raise UserError("the held-out text is shorter than two tokens", "hold out more of it")
     return Spans(recipe, tokenizer, text.fingerprints, text, how, length)
