@@ -69,6 +69,14 @@ def kept(settings, packed, arithmetic, source=None):
         {"dropout": 0.1},
         {"head_width": 6},
         {"mlp_width": 166},
+        {"norm_place": "after", "mlp": "geglu"},
+        {"norm_place": "both", "norm": "rms-offset", "mlp": "geglu", "scaled_embedding": True},
+        {"norm_place": "residual", "norm": "layer", "mlp": "gelu-exact"},
+        {"attention_softcap": 2.0, "kv_heads": 2},
+        {"qk_norm": True, "qk_norm_joint": True, "rope_share": 0.5},
+        {"window": 7, "global_layers": [1], "rope_local_theta": 30.0},
+        {"experts": {"count": 6, "per_token": 1, "width": 50, "shared_width": 31, "dense_layers": [0]}},
+        {"experts": {"count": 4, "per_token": 2}, "mlp_width": 34, "mlp": "gelu"},
     ],
 )
 def test_activations_are_what_autograd_keeps(changes, packed, arithmetic):
@@ -78,7 +86,8 @@ def test_activations_are_what_autograd_keeps(changes, packed, arithmetic):
     # what the body leaves to the head (the hidden vectors and their gradient) is counted, but not kept by the body
     head = 2 * 4 * B * T * 64
     estimate = items["activations"] + items.get("casts", 0) - head
-    assert estimate == pytest.approx(kept(settings, packed, arithmetic), rel=0.05)
+    routed = settings.experts is not None and arithmetic == "bf16"  # few rows an expert, which torch multiplies
+    assert estimate == pytest.approx(kept(settings, packed, arithmetic), rel=0.07 if routed else 0.05)
 
 
 BERT = {"norm": "layer", "norm_place": "residual", "position": "learned", "mlp": "gelu-exact", "attention_bias": "all"}
@@ -151,6 +160,9 @@ def test_the_logits_of_a_large_vocabulary_are_never_whole():
     train = TrainSettings(batch_tokens=64 * 512)
     whole = 64 * 512 * 50_000 * 4
     assert training_memory(SMALL, train, 50_000).items["logits"] < whole / 5
+    capped = SMALL.model_copy(update={"logit_softcap": 3.0})
+    logits = [training_memory(s, train, 50_000).items["logits"] for s in (SMALL, capped)]
+    assert logits[1] - logits[0] == memory.FEWEST_ROWS * 50_000 * 4  # the slopes of the cap
     for device, chunk in memory.CHUNK.items():
         assert chunk == crossentropy.chunk_size(torch.device(device))
     assert memory.FEWEST_ROWS == crossentropy.FEWEST_ROWS

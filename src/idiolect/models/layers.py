@@ -37,8 +37,13 @@ class RmsNorm(nn.RMSNorm):
 class OffsetRmsNorm(nn.RMSNorm):
     """RmsNorm times 1 + weight, in float32 (Gemma)."""
 
+    rounds = True
+    """As in RmsNorm."""
+
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] → [..., D]."""
+        if self.rounds and x.dtype == torch.float32 and fused.usable(x):
+            return fused.norm(x, 1 + self.weight, None, self.eps or 0.0, centre=False)
         return F.rms_norm(x.float(), self.normalized_shape, 1 + self.weight.float(), self.eps).to(x.dtype)
 
 

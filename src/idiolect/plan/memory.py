@@ -17,13 +17,14 @@ from idiolect.adapt.settings import LabelledSettings
 from idiolect.errors import Exit, UserError
 from idiolect.models.settings import (
     CbowSettings,
+    DecoderSettings,
     EncoderDecoderSettings,
     NGramSettings,
     RecurrentSettings,
     Seq2SeqSettings,
     TransformerSettings,
 )
-from idiolect.plan.parameters import Settings, count, matrices
+from idiolect.plan.parameters import Settings, count, matrices, mlps
 from idiolect.train.settings import TrainSettings
 
 Network = RecurrentSettings | Seq2SeqSettings | TransformerSettings
@@ -163,11 +164,11 @@ def _cast_still(s: Network) -> int:
     """Numbers of the matrices that autocast casts where `_products`: those with odd rows, which ours do not take."""
     if not isinstance(s, TransformerSettings):  # an LSTM's rows are as long as its head's
         return _matrices(s) if s.width % 2 else 0
-    D, W, heads = s.width, s.d_mlp, s.heads * s.d_head
-    into = D * (heads + 2 * s.n_kv * s.d_head + W * (2 if s.gated else 1)) if D % 2 else 0
-    out = D * heads if heads % 2 else 0
-    down = D * W if W % 2 and s.mlp == "relu" else 0  # after the others' activations it is cast anew each time
-    return s.layers * (into + out + down)
+    D, L, heads, inner = s.width, s.layers, s.heads * s.d_head, mlps(s)
+    into = D * (L * (heads + 2 * s.n_kv * s.d_head) + sum(n * W for n, W in inner) * (2 if s.gated else 1))
+    out = L * D * heads if heads % 2 else 0
+    own = s.mlp in ("swiglu", "gelu")  # whose second matrix is cast anew each time
+    return (into if D % 2 else 0) + out + (0 if own else D * sum(n * W for n, W in inner if W % 2))
 
 
 def _products() -> bool:
@@ -199,27 +200,55 @@ def _layer(
             return _Layer(n * D * (e * 6 + 4 + dropped), n * D * e * 7)
         vectors = RECURRENT[s.kind]
         return _Layer(n * D * (4 * vectors + dropped), n * D * 4 * (vectors // 2 + 2))
-    W, q, kv = s.d_mlp, s.heads * s.d_head, s.n_kv * s.d_head
-    gated = s.gated
-    norms = 2 * 4 * D * (2 if s.norm == "rms" else 1)  # each norm's input; RMSNorm its normalised form besides
-    inputs = e * D * (2 if e == 4 else 3 + (2 if gated else 1))  # of the projections; autocast casts for each anew
-    apart = s.norm_place == "residual"  # norms make the residual stream itself, in fp32, and are torch's own
+    return _block(s, B, T, e, packed, fused)
+
+
+def _block(s: TransformerSettings, B: int, T: int, e: int, packed: bool, fused: bool) -> _Layer:
+    """A layer of a transformer; where only some have experts, what one of them takes on average."""
+    n, D, q, kv = B * T, s.width, s.heads * s.d_head, s.n_kv * s.d_head
+    d = s if isinstance(s, DecoderSettings) else None
+    norm = 4 * D * (1 if s.norm == "layer" else 2)  # its input; RMSNorm its normalised form besides
+    norms = 2 * norm
+    inputs = e * D * (2 if e == 4 else 3 + (2 if s.gated else 1))  # of the projections; autocast casts for each anew
+    apart = s.norm_place in ("after", "residual")  # projections read the residual stream, and norms are torch's own
     if fused and not apart:  # norms keep their input and two numbers a position, and write what the products read
         norms, inputs = 2 * (4 * D + 8), 2 * e * D
+    if s.norm_place == "both":
+        norms += 2 * norm
     heads = e * (2 * q + 2 * kv) + 4 * s.heads  # queries, keys, values, result; the log of each head's sum
     if s.qk_norm:
         heads += 2 * 4 * (q + kv)
-    own = fused and s.mlp in ("swiglu", "gelu")  # keeps its inputs, and makes the activation again
-    hidden = e * W * {"relu": 1, "swiglu": 2 if own else 4, "geglu": 4}.get(s.mlp, 1 if own else 2)
-    masked = packed and (s.dropout or not fused or s.kind == "encoder")
+    if d is not None and d.rope_share < 1 and e == 4:
+        heads += e * int((q + kv) * d.rope_share)  # what turns, apart from what does not
+    hidden, width = _hidden(s, e, fused)
+    passing = 4 * (4 * width + 2 * D)
+    capped, whole = d is not None and d.attention_softcap is not None, 4 * s.heads * T
+    masked = packed and not capped and (s.dropout or not fused or s.kind == "encoder")
     scores = e * T if masked else 0  # the mask, as numbers
-    passing = 4 * (4 * W + 2 * D)
+    if capped:  # tanh and softmax in fp32, and what the values are weighed with; each head has its keys and values
+        scores = 2 * whole + (0 if e == 4 else e * s.heads * T)
+        heads += 2 * e * (q - kv)
     if s.dropout:  # dropout within attention needs the scores whole, in fp32: softmax, mask and their product
-        scores = 3 * 4 * s.heads * T
-        heads += (3 * 4 - 3 * e) * q + 2 * e * (q - kv)  # queries, keys and values in fp32, one for each head
-        passing = max(passing, 3 * 4 * s.heads * T)
+        scores = (4 if capped else 3) * whole
+        heads += 0 if capped else (3 * 4 - 3 * e) * q + 2 * e * (q - kv)  # queries, keys and values in fp32, one a head
         hidden += 2 * e * D  # the masks of the residual branches
+    if s.dropout or capped:
+        passing = max(passing, 3 * whole)
     return _Layer(n * (norms + inputs + heads + hidden + scores), n * passing)
+
+
+def _hidden(s: TransformerSettings, e: int, fused: bool) -> tuple[int, int]:
+    """(bytes that the MLPs of a layer keep for a position, the numbers in their hidden layers)."""
+    own = fused and s.mlp in ("swiglu", "gelu")  # keeps its inputs, and makes the activation again
+    vectors = {"relu": 1, "swiglu": 2 if own else 4, "geglu": 4}.get(s.mlp, 1 if own else 2)
+    width = sum(n * W for n, W in mlps(s, active=True)) // s.layers
+    x = s.experts if isinstance(s, DecoderSettings) else None
+    if x is None:
+        return e * vectors * width, width
+    # a position's copies for its experts, and what they make of it in two orders; their probabilities, and the choice
+    routed = (3 * e * x.per_token + (0 if e == 4 else 4)) * s.width + 4 * x.count + 8 * 4 * x.per_token
+    shared = 0 if x.shared_width is None else e * s.width
+    return e * vectors * width + (routed + shared) * (s.layers - len(x.dense_layers)) // s.layers, width
 
 
 def _seq2seq(s: Seq2SeqSettings, B: int, T: int, e: int, products: bool) -> tuple[_Layer, int]:
@@ -245,7 +274,7 @@ def _encoder_decoder(
     n, plain = B * T // 2, s.model_copy(update={"dropout": 0.0})
     block = _layer(plain, B, T // 2, e, False, fused, products)
     q, kv = s.heads * s.d_head, s.n_kv * s.d_head
-    norm = 4 * s.width * (2 if s.norm == "rms" and not fused else 1)
+    norm = 4 * s.width * (2 if s.norm != "layer" and not fused else 1)
     cross = norm + e * s.width + e * (2 * q + 2 * kv) + 4 * s.heads
     dropped = e * s.width if s.dropout else 0  # the mask of what a sublayer adds, as numbers
     scores = 2 * 4 * s.heads * T if s.position == "relative" and not fused else 0
@@ -258,7 +287,7 @@ def _encoder_decoder(
 def _ends(s: RecurrentSettings | TransformerSettings, B: int, T: int, packed: bool, products: bool) -> int:
     """What is kept before the first layer and after the last: ids, final norm, hidden vectors, their gradient."""
     n, D = B * T, s.width
-    vectors = 2 if isinstance(s, RecurrentSettings) else 4 if s.norm == "rms" else 3
+    vectors = 2 if isinstance(s, RecurrentSettings) else 3 if s.norm == "layer" else 4
     rotations = 0
     if isinstance(s, TransformerSettings) and packed and s.position == "rope":
         plain = s.mlp in ("swiglu", "gelu") and s.norm_place == "before" and s.kind == "decoder"
@@ -272,6 +301,9 @@ def _logits(s: Network | CbowSettings, V: int, n: int, e: int, device: str, fuse
     rows, width = max(FEWEST_ROWS, CHUNK[device] // V), s.width
     if isinstance(s, Seq2SeqSettings):
         n, width = n // 2, s.d_embedding
+    if isinstance(s, DecoderSettings) and s.logit_softcap is not None:  # what the cap's slope multiplies, besides
+        uncapped = s.model_copy(update={"logit_softcap": None})
+        return min(n, rows) * V * e + _logits(uncapped, V, n, e, device, fused, False)
     if products:  # in place, in bf16; the weight's gradient in fp32
         return min(n, rows) * (V + 4) * e + 4 * V * width
     if fused:  # in place, in bf16; the weight cast, its gradient, and the sum of several chunks' gradients in fp32

@@ -192,19 +192,27 @@ def attention_matrices(s: TransformerSettings) -> int:
     return s.layers * s.width * s.d_head * 2 * (s.heads + s.n_kv)
 
 
+def mlps(s: TransformerSettings, active: bool = False) -> list[tuple[int, int]]:
+    """(how many, their hidden width) of the MLPs of one stack of blocks: one a layer, or one an expert.
+
+    `active`: of experts only those that a token goes through.
+    """
+    e = s.experts if isinstance(s, DecoderSettings) else None
+    if e is None:
+        return [(s.layers, s.d_mlp)]
+    dense, sparse = len(e.dense_layers), s.layers - len(e.dense_layers)
+    shared = [] if e.shared_width is None else [(sparse, e.shared_width)]
+    return [(dense, s.d_mlp), (sparse * (e.per_token if active else e.count), e.width or s.d_mlp), *shared]
+
+
 def mlp_matrices(s: TransformerSettings, active: bool = False) -> int:
     """Weights of all MLPs of one stack of blocks: 2 L D W, and 3 L D W when gated.
 
-    Experts count all, or `active` those that a token goes through. A layer with experts has D for each expert besides,
-    which choose among them, and D for the shared one's gate.
+    A layer with experts has D for each of them besides, which choose among them, and D for the shared one's gate.
     """
-    one, plain = (3 if s.gated else 2) * s.width, s.layers * s.d_mlp
-    e = s.experts if isinstance(s, DecoderSettings) else None
-    if e is None:
-        return one * plain
-    sparse, dense = s.layers - len(e.dense_layers), len(e.dense_layers) * s.d_mlp
-    widths = (e.per_token if active else e.count) * (e.width or s.d_mlp) + (e.shared_width or 0)
-    return one * (dense + sparse * widths) + sparse * s.width * (e.count + (e.shared_width is not None))
+    e, inside = s.experts if isinstance(s, DecoderSettings) else None, sum(n * W for n, W in mlps(s, active))
+    choose = 0 if e is None else (s.layers - len(e.dense_layers)) * (e.count + (e.shared_width is not None))
+    return s.width * ((3 if s.gated else 2) * inside + choose)
 
 
 def matrices(s: TransformerSettings, active: bool = False) -> int:
@@ -234,14 +242,7 @@ def _attention_biases(s: TransformerSettings) -> int:
 
 
 def _mlp_biases(s: TransformerSettings) -> int:
-    if not s.mlp_bias:
-        return 0
-    gated, e = 2 if s.gated else 1, s.experts if isinstance(s, DecoderSettings) else None
-    widths = [s.d_mlp] * (s.layers if e is None else len(e.dense_layers))
-    if e is not None:
-        own = [e.width or s.d_mlp] * e.count + ([e.shared_width] if e.shared_width is not None else [])
-        widths += own * (s.layers - len(e.dense_layers))
-    return sum(gated * width + s.width for width in widths)
+    return sum(n * ((2 if s.gated else 1) * W + s.width) for n, W in mlps(s)) if s.mlp_bias else 0
 
 
 def _parts(**parts: int) -> Parameters:
