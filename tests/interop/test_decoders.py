@@ -12,7 +12,9 @@ from decoder_models import THEIRS, T, V, loud
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from idiolect.errors import UserError
 from idiolect.interop.folder import load, save
+from idiolect.models.build import build
 
 NEW = 64
 
@@ -89,3 +91,63 @@ def test_a_text_that_outgrows_phi_3s_first_context_is_read_anew_as_transformers_
     steady = greedy(ours, ids, None, 8)  # up to the bound
     assert torch.equal(steady, written[:, 11:19])
     assert not torch.equal(*(ours.head(ours.body(written[:, :n]))[:, 18] for n in (19, 20)))
+
+
+@pytest.mark.parametrize("name", ["phi3", "gemma2", "qwen2_moe"])
+@torch.no_grad()
+def test_shards_in_bf16_come_back_to_the_bit(name, tmp_path):
+    theirs = loud(AutoModelForCausalLM.from_config(THEIRS[name])).bfloat16()
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size="9KB")
+    assert len(list((tmp_path / "theirs").glob("*.safetensors"))) > 2
+    ours = load(tmp_path / "theirs").model
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.bfloat16}
+    save(tmp_path / "again", ours, None, {})
+    same_files(tmp_path / "theirs", tmp_path / "again")
+    # computed in fp32, as bf16 is rounded differently at every turn
+    wide, ids = load(tmp_path / "theirs", dtype=torch.float32).model, drawn(2, T)
+    theirs = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "theirs", dtype=torch.float32, experts_implementation="eager"
+    )
+    near(wide.head(wide.body(ids)), theirs.eval()(ids).logits)
+
+
+@torch.no_grad()
+def test_a_body_saved_alone_is_a_model_where_its_head_is_its_embedding(tmp_path):
+    theirs = loud(AutoModelForCausalLM.from_config(THEIRS["llama-llama3"]))
+    theirs.model.save_pretrained(tmp_path)
+    assert all(not name.startswith("model.") for name in load_file(tmp_path / "model.safetensors"))
+    ours, ids = load(tmp_path).model, drawn(2, T)
+    near(ours.head(ours.body(ids)), theirs(ids).logits)
+
+
+@pytest.mark.parametrize("change", [{"num_experts": 10**9}, {"num_experts": 900}, {"num_hidden_layers": 10**4}])
+def test_experts_that_are_not_there_are_refused_before_any_is_made(change, tmp_path):
+    AutoModelForCausalLM.from_config(THEIRS["qwen2_moe"]).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | change
+    config.pop("layer_types")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="speaks of more weights than there are"):
+        load(tmp_path)
+
+
+def test_a_model_made_here_is_saved_as_the_first_type_that_expresses_it(tmp_path):
+    """And one that was loaded as what it was, until it is something that type cannot express."""
+    settings = load_as("phi3-plain", tmp_path).settings
+    save(tmp_path / "made", build(settings, V), None, {})
+    assert json.loads((tmp_path / "made/config.json").read_text())["model_type"] == "llama"
+    loaded = load_as("mistral-full", tmp_path).model
+    save(tmp_path / "again", loaded, None, {})
+    assert json.loads((tmp_path / "again/config.json").read_text())["model_type"] == "mistral"
+    loaded.settings = loaded.settings.model_copy(update={"mlp_bias": True})
+    for block in loaded.blocks:
+        for name in ("gate", "up", "down"):
+            layer = getattr(block.mlp, name)
+            layer.bias = torch.nn.Parameter(torch.zeros(layer.out_features))
+    save(tmp_path / "other", loaded, None, {})
+    assert json.loads((tmp_path / "other/config.json").read_text())["model_type"] == "llama"
+
+
+def load_as(name, folder):
+    """What we make of a model of transformers."""
+    AutoModelForCausalLM.from_config(THEIRS[name]).save_pretrained(folder / name)
+    return load(folder / name)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from idiolect import seeds
 from idiolect.errors import UserError
 from idiolect.models.build import build
+from idiolect.models.decoder import attention_maps
 from idiolect.models.layers import STD
 from idiolect.models.settings import DecoderSettings
 
@@ -138,3 +139,62 @@ def test_float64_and_bfloat16_run():
         model = build(LLAMA, V).to(kind).eval()
         logits, _ = model.step(ids, model.init_state(B, T))
         assert logits.dtype == model.score(ids).dtype == torch.promote_types(kind, torch.float32)
+
+
+LONGROPE = {"kind": "longrope", "short": [1.0], "long": [2.0], "original_context": 7}
+CONTRADICTIONS = [
+    ({"global_layers": [0]}, "global_layers need a window"),
+    ({"window": 3, "global_layers": [0, 1]}, "not all of them"),
+    ({"window": 3, "global_layers": [2]}, "from 0 to 1"),
+    ({"window": 3, "global_layers": [-1]}, "from 0 to 1"),
+    ({"window": 3, "layers": 4, "global_layers": [2, 1]}, "ascending"),
+    ({"unrotated_layers": [1, 1]}, "ascending"),
+    ({"position": "none", "unrotated_layers": [1]}, "unrotated_layers needs rotary positions"),
+    ({"position": "learned", "rope_share": 0.5}, "rope_share needs rotary positions"),
+    ({"position": "learned", "rope_scaling": {"kind": "linear", "factor": 2.0}}, "rope_scaling needs rotary positions"),
+    ({"rope_share": 0.3}, "even head_width, not 1"),
+    ({"rope_share": 0.1}, "even head_width, not 0"),
+    ({"window": 3, "rope_local_theta": 10.0}, "layers without the window"),
+    ({"qk_norm_joint": True}, "needs qk_norm"),
+    ({"rope_theta": 1.0, "rope_scaling": {"kind": "yarn", "factor": 2.0, "original_context": 7}}, "above 1"),
+    ({"rope_scaling": LONGROPE}, "needs 3 short and long factors, not 1 and 1"),
+    ({"rope_scaling": {"kind": "llama3", "original_context": 7, "low_frequency_factor": 4.0}}, "must be above"),
+    ({"experts": {"count": 2, "per_token": 3}}, "per_token"),
+    ({"experts": {"dense_layers": [0, 1]}}, "experts.dense_layers must be"),
+    ({"experts": {"width": 3}, "mlp_width": 5}, "mlp_width has no effect"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), CONTRADICTIONS)
+def test_settings_that_contradict_others_or_do_nothing_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DecoderSettings(**{"layers": 2, "heads": 2, "width": 12, **changes})
+
+
+def test_a_layer_list_of_a_model_of_very_many_layers_costs_nothing():
+    with pytest.raises(ValueError, match="ascending"):
+        DecoderSettings(layers=10**15, heads=1, width=2, window=3, global_layers=[5, 4])
+
+
+def test_attention_maps_show_what_each_layer_reads():
+    """Sums of 1, nothing ahead, nothing before a window, and rotations only where there are any."""
+    settings = DecoderSettings(
+        layers=3,
+        heads=2,
+        width=12,
+        context=23,
+        window=4,
+        global_layers=[1],
+        unrotated_layers=[2],
+        attention_softcap=3.0,
+        norm_place="both",
+    )
+    model, (ids, _) = build(settings, V, seed=1).eval(), batch()
+    maps = attention_maps(model, ids[0])
+    assert maps.shape == (3, 2, T, T)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(3, 2, T))
+    index = torch.arange(T)
+    distance = index[:, None] - index
+    for layer, window in ((0, 4), (1, T), (2, 4)):
+        seen = maps[layer].abs().sum(0) > 0
+        assert torch.equal(seen, (distance >= 0) & (distance < window))

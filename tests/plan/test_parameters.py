@@ -23,7 +23,7 @@ from idiolect.models.settings import (
 )
 from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import training_memory
-from idiolect.plan.parameters import count, matrices, mlp_matrices
+from idiolect.plan.parameters import count, idle, matrices, mlp_matrices
 from idiolect.train.settings import TrainSettings
 
 DECODERS = [
@@ -92,6 +92,9 @@ def test_the_experts_of_a_token_by_hand():
     settings = DecoderSettings(layers=2, heads=1, width=10, mlp_width=4, experts=experts)
     assert mlp_matrices(settings) == 3 * 10 * 4 + 3 * 10 * (5 * 7 + 3) + 10 * (5 + 1)
     assert mlp_matrices(settings, active=True) == 3 * 10 * 4 + 3 * 10 * (2 * 7 + 3) + 10 * (5 + 1)
+    assert idle(settings) == 3 * (3 * 10 * 7)  # three experts that a token does not go through
+    assert idle(settings.model_copy(update={"mlp_bias": True})) == 3 * (3 * 10 * 7 + 2 * 7 + 10)
+    assert idle(DecoderSettings()) == 0
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])

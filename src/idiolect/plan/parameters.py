@@ -215,6 +215,15 @@ def mlp_matrices(s: TransformerSettings, active: bool = False) -> int:
     return s.width * ((3 if s.gated else 2) * inside + choose)
 
 
+def idle(s: DecoderSettings) -> int:
+    """Parameters of the experts that a token does not go through."""
+    if s.experts is None:
+        return 0
+    W, factors = s.experts.width or s.d_mlp, 3 if s.gated else 2
+    one = factors * s.width * W + ((factors - 1) * W + s.width if s.mlp_bias else 0)
+    return (s.layers - len(s.experts.dense_layers)) * (s.experts.count - s.experts.per_token) * one
+
+
 def matrices(s: TransformerSettings, active: bool = False) -> int:
     """Weights of the matrices of all blocks; where there are two stacks, of both, and of what joins them.
 

@@ -9,10 +9,10 @@ from typing import Any
 from idiolect import devices
 from idiolect.data.settings import LabelsTask, MaskedTask, TagsTask
 from idiolect.interop import families
-from idiolect.models.settings import NGramSettings
+from idiolect.models.settings import DecoderSettings, NGramSettings
 from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import check_fits, training_memory
-from idiolect.plan.parameters import count
+from idiolect.plan.parameters import count, idle
 from idiolect.recipes import labels, load
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
@@ -57,6 +57,8 @@ def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0) -> dic
         "memory_bytes": memory.as_dict(),
         "memory_available_bytes": _available(machine),
     }
+    if isinstance(model, DecoderSettings) and model.experts is not None:
+        out["parameters_active"] = parameters.total - idle(model)
     if not isinstance(recipe.model, NGramSettings):
         trained = recipe.train.steps * recipe.train.batch_tokens
         out["tokens"] = trained
