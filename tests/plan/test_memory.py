@@ -275,13 +275,17 @@ def test_counting_takes_no_more_than_estimated():
             "model": {"kind": "encoder", "layers": 4, "heads": 4, "width": 256, "context": 128, **BERT},
             "train": {"batch_tokens": 2048},
         },
+        {
+            "model": {"layers": 4, "heads": 4, "width": 256, "context": 128, "experts": {"count": 8, "width": 344}},
+            "train": {"batch_tokens": 2048},
+        },
         {"model": {"kind": "cbow", "width": 300}, "train": {"batch_tokens": 8192}},
         {
             "model": {"kind": "encoder-decoder", "layers": 3, "heads": 4, "width": 256, "context": 64},
             "train": {"batch_tokens": 4096},
         },
     ],
-    ids=["decoder", "lstm", "seq2seq", "muon", "encoder", "cbow", "encoder-decoder"],
+    ids=["decoder", "lstm", "seq2seq", "muon", "encoder", "experts", "cbow", "encoder-decoder"],
 )
 def test_the_estimate_covers_what_a_process_really_takes(asked):
     """It covers the growth, and is not uselessly high."""

@@ -54,6 +54,32 @@ def test_the_recipe_says_all_that_it_inherits_and_reads_back(grown, tmp_path):
     assert load.show_recipe(str(tmp_path / "mine.toml")).count(f'"{run / "model"}"') == 2
 
 
+def test_of_a_table_what_is_said_must_be_so(small, tmp_path):
+    experts = ["model.experts.count=3", "model.experts.width=8", "model.unrotated_layers=[1]"]
+    api.train("gpt", [*small, *experts, "train.steps=1"], tmp_path / "run")
+    said = [text for text in small if not text.startswith(("model.", "tokenizer."))] + [
+        f"model.from={tmp_path / 'run'}"
+    ]
+    again = load.load("gpt", [*said, "model.experts.count=3", "model.unrotated_layers=[1]"])[0].model
+    assert (again.experts.count, again.experts.width, again.unrotated_layers) == (3, 8, (1,))
+    for wrong in ("model.experts.count=4", "model.experts.shared_width=5", "model.unrotated_layers=[0]"):
+        with pytest.raises(UserError, match=r"model\.\w+ = .*, but that of .* is"):
+            load.load("gpt", [*said, wrong])
+
+
+def test_what_it_starts_from_says_as_which_type_it_is_saved(grown, tmp_path):
+    """Where several types could express its settings."""
+    run, said = grown
+    if run.name != "gpt":
+        return
+    foreign = folder.load(run / "model")
+    foreign.model.model_type = "mistral"
+    folder.save(tmp_path / "parent", foreign.model, foreign.tokenizer, {})
+    again = stage_of([*said, f"model.from={tmp_path / 'parent'}"], tmp_path).model()
+    folder.save(tmp_path / "again", again, None, {})
+    assert json.loads((tmp_path / "again/config.json").read_text())["model_type"] == "mistral"
+
+
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [

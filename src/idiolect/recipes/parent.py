@@ -73,14 +73,21 @@ def _put(
     """Puts `theirs` into tables[key]; returns what was said of that table besides and is not so."""
     inherited = {**theirs.model_dump(mode="json", by_alias=True, exclude_none=True), "from": str(path)}
     ours, free, problems = tables.get(key, {}), getattr(theirs, "free", ()), []
-    for name in sorted(name for name in ours if f"{table}.{name}" in said):
+    words = {text.removeprefix(f"{table}.").partition(".")[0] for text in said if text.startswith(f"{table}.")}
+    for name in sorted(ours.keys() & words):
         if name in free:
             inherited[name] = ours[name]
-        elif name != "from" and ours[name] != getattr(theirs, name, None):
-            value = getattr(theirs, name, None)
-            problems.append(f"{table}.{name} = {ours[name]!r}, but that of {path} is {value!r}")
+        elif name != "from" and not _says(inherited.get(name), ours[name]):
+            problems.append(f"{table}.{name} = {ours[name]!r}, but that of {path} is {inherited.get(name)!r}")
     tables[key] = inherited
     return problems
+
+
+def _says(whole: Any, said: Any) -> bool:
+    """Whether a setting is what was said of it: of a table, perhaps only some keys."""
+    if isinstance(whole, dict) and isinstance(said, dict):
+        return all(_says(whole.get(key), value) for key, value in said.items())
+    return bool(whole == said)
 
 
 def _encoder_of(settings: FamilySettings, path: Path) -> EncoderSettings | EncoderSideSettings:
@@ -114,6 +121,7 @@ def weights(settings: FamilySettings) -> Network:
     assert isinstance(model, Network)
     model.load_state_dict(parent.state_dict(), assign=True)
     model.tie()
+    model.model_type = parent.model_type
     return model
 
 
