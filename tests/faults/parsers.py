@@ -40,6 +40,7 @@ from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSe
 from idiolect.recipes import library, load, tasks, watch
 from idiolect.runs import Run
 from idiolect.text.corpus import Corpus
+from idiolect.text.examples import Examples
 from idiolect.text.read import read
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
@@ -166,6 +167,30 @@ class Parquet(Rows):
 
     def read(self, root, path):
         consume(path)
+
+
+class Fields(Rows):
+    """Examples of several fields: csv, tsv, conll, jsonl with lists, plain files beside one another."""
+
+    def make(self, root):
+        words = [text.replace('"', "").split()[:9] for text in TEXTS]
+        (root / "a.csv").write_text("one,two\n" + "".join(f'"{" ".join(w)}","say ""no""\n{w[0]}"\n' for w in words))
+        (root / "b.tsv").write_text("one\ttwo\n" + "".join(f"{w[0]}\t{w[-1]}\n" for w in words))
+        (root / "c.conll").write_text("\n\n".join("\n".join(f"{word}\tO" for word in w) for w in words))
+        (root / "d.jsonl").write_text("\n".join(json.dumps({"one": w, "two": ["O"] * len(w)}) for w in words))
+        for name in ("e.txt", "f.txt"):
+            (root / name).write_text("\n".join(" ".join(w) for w in words))
+        lines = dict.fromkeys(["a.csv", "b.tsv", "c.conll", "e.txt"], mutated_lines)
+        return lines | {"d.jsonl": self.change}
+
+    def read(self, root, path):
+        listed = path.suffix in (".conll", ".jsonl")
+        beside = (root / "f.txt",) if path.suffix == ".txt" else ()
+        for example in Examples((path,), ("one[]", "two[]") if listed else ("one", "two"), beside):
+            assert len(example) == 2
+        if path.suffix == ".tsv":
+            for example in Examples((path,), ("1", "2")):
+                assert example["1"] is not None
 
 
 def use(tokenizer: Tokenizer) -> None:
@@ -586,7 +611,7 @@ class Overrides(Parser):
 PARSERS = {
     parser.__name__: parser
     for parser in (
-        *(Text, Rows, Packed, Parquet, Vocabularies, Merges, Configs, Weights, Index, Arpa, Recipes, Overrides),
+        *(Text, Rows, Fields, Packed, Parquet, Vocabularies, Merges, Configs, Weights, Index, Arpa, Recipes, Overrides),
         *(Runs, Plans, Checkpoints, Shards, Words, CommandLine),
     )
 }

@@ -40,7 +40,7 @@ class Target:
 def matrix():
     """Every trainer × dropout × accumulation; and what else decides how a step is done."""
     saves = ("tokenizer", "step-4", "step-8", "step-12", "model")
-    for kind in ("rnn", "lstm", "gru", "decoder", "seq2seq"):
+    for kind in ("rnn", "lstm", "gru", "decoder", "encoder", "seq2seq"):
         for dropout in ("0", "0.2"):
             for micro in ("1", "2"):
                 settings = (f"model.dropout={dropout}", f"train.micro_batches={micro}")

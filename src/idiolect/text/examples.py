@@ -146,7 +146,8 @@ def _columns(path: Path, separator: str, names: Sequence[str]) -> Iterator[Any]:
         if header is None and not numbered:
             header = row
             if missing := [name for name in names if name not in header]:
-                mend = f"name one of: {', '.join(header)}; or a number, if the first line is no header"
+                shown = ", ".join(repr(name[:40]) for name in header[:20])
+                mend = f"name one of: {shown}; or a number, if the first line is no header"
                 raise UserError(f"{path} has no column {missing[0]!r}", mend)
             continue
         keys = header or [str(number + 1) for number in range(len(row))]
