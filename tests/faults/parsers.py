@@ -239,6 +239,28 @@ class Merges(Parser):
         use(Tokenizer.load(root))
 
 
+DECODERS = {
+    "gemma3": {
+        "norm": "rms-offset",
+        "norm_place": "both",
+        "mlp": "geglu",
+        "scaled_embedding": True,
+        "qk_norm": True,
+        "window": 3,
+        "global_layers": [1],
+        "rope_local_theta": 50.0,
+        "logit_softcap": 9.0,
+    },
+    "phi3": {
+        "rope_share": 0.5,
+        "rope_scaling": {"kind": "longrope", "short": [1.0], "long": [2.0], "original_context": 5},
+    },
+    "mixture": {"attention_bias": "qkv", "experts": {"count": 3, "shared_width": 5, "dense_layers": [0]}},
+    "smollm3": {"unrotated_layers": [1], "rope_scaling": {"kind": "yarn", "factor": 2.0, "original_context": 5}},
+}
+"""Further shapes of a decoder."""
+
+
 def save_models(root: Path) -> list[str]:
     """A folder of each kind of model, with nothing in it that vouches for it."""
     tokenizer = train(TEXTS, TokenizerSettings(kind="bpe", size=300))
@@ -249,6 +271,7 @@ def save_models(root: Path) -> list[str]:
         "llama": DecoderSettings(layers=1, heads=2, kv_heads=1, **small),
         "own": DecoderSettings(layers=1, heads=2, window=5, qk_norm=True, **(small | {"mlp": "relu"})),
         "lstm": RecurrentSettings(kind="lstm", **small),
+        **{name: DecoderSettings(layers=2, heads=2, **small, **style) for name, style in DECODERS.items()},
     }
     models: dict[str, Any] = {name: build(s, size, seed=1) for name, s in settings.items()}
     for name in ("kneser-ney", "infinite", "stupid-backoff"):

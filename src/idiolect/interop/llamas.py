@@ -80,7 +80,7 @@ def llama_read(c: Config, partial: bool = False) -> Config:
         "layers": layers,
         "heads": heads,
         "kv_heads": None if c["num_key_value_heads"] in (None, heads) else c["num_key_value_heads"],
-        "head_width": None if c.get("head_dim") is None or c["head_dim"] * heads == width else c["head_dim"],
+        "head_width": None if c.get("head_dim") in (None, heads and width / heads) else c["head_dim"],
         "width": width,
         "mlp_width": None if c["intermediate_size"] == settings.d_mlp else c["intermediate_size"],
         "context": c["max_position_embeddings"],
