@@ -5,9 +5,11 @@ import torch
 
 from idiolect.adapt.heads import Labelled, attach, pooled
 from idiolect.adapt.settings import LabelledSettings
+from idiolect.data.batch import Batch
 from idiolect.interop import folder
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings, EncoderSettings, RecurrentSettings
+from idiolect.train import objectives
 
 V, D, C = 31, 14, 3
 BASES = {
@@ -26,6 +28,14 @@ BASES = {
     ),
     "rotary encoder": EncoderSettings(layers=1, heads=7, width=D, context=13, tied=False),
     "gru": RecurrentSettings(kind="gru", width=D),
+    "mixture": DecoderSettings(layers=2, heads=7, width=D, context=13, experts={"count": 3, "width": 5}),
+    "longrope": DecoderSettings(
+        layers=2,
+        heads=7,
+        width=D,
+        context=13,
+        rope_scaling={"kind": "longrope", "short": [1.0], "long": [4.0], "original_context": 7},
+    ),
 }
 HEADS = {
     "text": {"pool": "last"},
@@ -101,3 +111,14 @@ def test_labels_need_names_of_their_own_and_words_no_mean():
     for wrong in ({"labels": ("a", "a")}, {"labels": ("a",)}, {"each": "word", "pool": "mean"}):
         with pytest.raises(ValueError):
             LabelledSettings(**{"base": BASES["gpt"], "labels": LABELS, **wrong})
+
+
+def test_the_balance_of_experts_is_part_of_the_loss_and_padding_is_not():
+    model, _ = labelled("mixture", "text")
+    ids, lengths = torch.randint(V, (2, 11), generator=torch.Generator().manual_seed(3)), torch.tensor([7, 5])
+    found = objectives.labels(model, Batch(ids, torch.tensor([0, 2]), lengths=lengths))
+    assert found.logs["auxiliary"].item() == pytest.approx(2 * model.base.auxiliary.item())
+    assert found.logs["auxiliary"] > 0 and "right" in found.logs
+    other = ids.masked_fill(torch.arange(11) >= lengths[:, None], 1)
+    again = objectives.labels(model, Batch(other, torch.tensor([0, 2]), lengths=lengths))
+    assert again.logs["auxiliary"].item() == pytest.approx(found.logs["auxiliary"].item(), rel=1e-6)

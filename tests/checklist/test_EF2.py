@@ -59,7 +59,7 @@ def test_EF2_the_state_holds_keys_and_values_only(model):
     assert found == {id(tensor) for tensor in (*state.keys, *state.values, state.lengths)}
     # and what they hold is what the layers computed: recompute layer 0 from the embedding
     x = model.embed(torch.zeros(1, 32, dtype=torch.int64), torch.arange(32))
-    rope = model.ropes(torch.arange(32), torch.tensor(False))[0]
+    rope = model.ropes(torch.arange(32), None)[0]
     _, keys, values = model.blocks[0].attention.project(model.blocks[0].attention_norm(x), rope)
     torch.testing.assert_close(state.keys[0][:1, :, :32], keys, rtol=0, atol=1e-6)
     torch.testing.assert_close(state.values[0][:1, :, :32], values, rtol=0, atol=1e-6)

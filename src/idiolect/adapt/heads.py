@@ -76,7 +76,12 @@ class Labelled(Network):
     def body(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ids [B, T], right-padded after lengths [B] → hidden [B, T, D]; what padding gives is to be left alone."""
         body: Callable[..., Tensor] = self.base.body  # type: ignore[assignment]
-        return body(ids) if self.causal else body(ids, lengths)
+        padding = lengths
+        if self.causal:  # which does not read what follows; few models mind how much does
+            padding = None if lengths is None or not getattr(self.base, "minds_padding", False) else apart(ids, lengths)
+        hidden = body(ids, padding)
+        self.auxiliary = self.base.auxiliary
+        return hidden
 
     def logits(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
         """hidden [B, T, D], lengths [B] → logits [B, C] of each text, or [B, T, C] of each token."""
@@ -91,6 +96,11 @@ class Labelled(Network):
 
 KINDS = {**build.KINDS, LABELS: Labelled}
 """What is built for each kind of settings, edited models among them."""
+
+
+def apart(ids: Tensor, lengths: Tensor) -> Tensor:
+    """Segments [B, T] of rows of one text each, padding -1."""
+    return -(torch.arange(ids.shape[1], device=ids.device) >= lengths[:, None]).long()
 
 
 def pooled(hidden: Tensor, lengths: Tensor | None, pool: str) -> Tensor:

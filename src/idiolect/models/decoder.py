@@ -50,6 +50,7 @@ class Decoder(Network):
         self.context = s.context
         D = s.width
         self.compiles = s.experts is None  # how many tokens an expert gets is another number in every step
+        self.minds_padding = s.experts is not None or self.bound is not None  # unless it is a segment of its own
         self.embedding = nn.Embedding(vocabulary, D)
         self.position = nn.Embedding(s.context, D) if s.position == "learned" else None
         self.dropout = nn.Dropout(s.dropout)
@@ -84,21 +85,18 @@ class Decoder(Network):
         scaling = self.settings.rope_scaling
         return scaling.original_context if isinstance(scaling, LongRope) else None
 
-    def outgrown(self, lengths: Tensor) -> Tensor:
-        """Whether texts of these lengths are read with the rotations of long ones."""
-        return torch.zeros_like(lengths, dtype=torch.bool) if self.bound is None else lengths > self.bound
-
-    def ropes(self, positions: Tensor, long: Tensor) -> list[Rope]:
+    def ropes(self, positions: Tensor, long: Tensor | None) -> list[Rope]:
         """Each block's rotations [B, 1, T, d] or [T, d] of positions [B, T] or [T]; None where there are none.
 
-        `long`, to their shape: whether a position lies in a text that is `outgrown`.
+        `long` (bool, to their shape): whether a position lies in a text of more tokens than the bound, where there is
+        one.
         """
         s = self.settings
         if s.position != "rope":
             return [None] * s.layers
         d, theta, device = s.d_rope, s.rope_theta, positions.device
         found = rope.frequencies(d, theta, s.rope_scaling, device=device)
-        if self.bound is not None:
+        if long is not None:
             longer = rope.frequencies(d, theta, s.rope_scaling, long=True, device=device)
             found = torch.where(long.to(device)[..., None], longer, found)
         everywhere = local = self._turns(positions, found, rope.magnitude(s.rope_scaling, s.context))
@@ -124,10 +122,11 @@ class Decoder(Network):
             raise UserError(f"{T} tokens are more than the context of {s.context}", "shorten the text")
         index = torch.arange(T, device=ids.device)
         positions = index if segments is None else layers.positions_within(segments)
-        lengths = torch.tensor(T) if segments is None else layers.lengths_within(segments)
         x = self.embed(ids, positions)
         masks = self._masks(x, index, None if segments is None else positions)
-        for block, turned, window in zip(self.blocks, self.ropes(positions, self.outgrown(lengths)), self.windows()):
+        for block, turned, window in zip(
+            self.blocks, self.ropes(positions, self.outgrown(T, segments)), self.windows()
+        ):
             mask, first = masks[window]
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, turned, mask, first=first, use_reentrant=False)
@@ -136,6 +135,12 @@ class Decoder(Network):
         self.auxiliary = self._balance(segments)
         out: Tensor = self.norm(x)
         return out
+
+    def outgrown(self, T: int, segments: Tensor | None = None) -> Tensor | None:
+        """Whether each position [B, T] (or all) lies in a text of more tokens than the bound; None without a bound."""
+        if self.bound is None:
+            return None
+        return (torch.tensor(T) if segments is None else layers.lengths_within(segments)) > self.bound
 
     def windows(self) -> Iterator[int | None]:
         """Each block's window."""
@@ -224,7 +229,7 @@ class Decoder(Network):
                 cut = window is not None and window < T
                 masks[window] = layers.reach(positions[0], positions[0], window) if cut else None
         x = self.embed(ids, positions)
-        ropes = self.ropes(positions, torch.tensor(False) if long is None else long[:, None])
+        ropes = self.ropes(positions, None if long is None else long[:, None])
         for block, keys, values, turned, window in zip(
             self.blocks, state.keys, state.values, ropes, self.windows(), strict=True
         ):
@@ -257,7 +262,7 @@ class Decoder(Network):
 def attention_maps(model: Decoder, ids: Tensor) -> Tensor:
     """What each head looks at: ids [T] → [L, H, T, T], row t the weights of position t over those before it."""
     index = torch.arange(len(ids), device=ids.device)
-    x, ropes = model.embed(ids[None], index), model.ropes(index, model.outgrown(torch.tensor(len(ids))))
+    x, ropes = model.embed(ids[None], index), model.ropes(index, model.outgrown(len(ids)))
     maps = []
     for block, turned, window in zip(model.blocks, ropes, model.windows()):
         assert isinstance(block, layers.Block)

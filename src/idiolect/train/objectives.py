@@ -69,7 +69,7 @@ def labels(model: Any, batch: Batch) -> Loss:
     """
     logits = model.logits(model.body(batch.ids, batch.lengths), batch.lengths)  # [B, C] or [B, T, C]
     right = (logits.argmax(-1) == batch.labels).sum()  # IGNORE is no label's number
-    return Loss(cross_entropy(logits, batch.labels), batch.count, {"right": right})
+    return _with_auxiliary(model, Loss(cross_entropy(logits, batch.labels), batch.count, {"right": right}))
 
 
 def neighbours(model: Any, batch: Batch) -> Loss:
@@ -94,20 +94,21 @@ def neighbours(model: Any, batch: Batch) -> Loss:
 
 
 def _of_tokens(model: Any, hidden: Tensor, batch: Batch, token_bytes: Tensor | None) -> Loss:
-    """The cross-entropy of the labels, [B, T], under the model's head over hidden [B, T, D].
-
-    What else the model asks for (`Network.auxiliary`, a mean) counts once for each label, and is the log "auxiliary".
-    """
-    total = _nats(model.head, hidden, batch.labels)
+    """The cross-entropy of the labels, [B, T], under the model's head over hidden [B, T, D]."""
     logs = {}
-    auxiliary = getattr(model, "auxiliary", None)
-    if auxiliary is not None:
-        auxiliary = auxiliary * batch.count
-        total, logs["auxiliary"] = total + auxiliary, auxiliary.detach()
     if token_bytes is not None:
         widths = token_bytes.to(batch.labels.device)[batch.labels.clamp_min(0)]  # IGNORE is negative
         logs["bytes"] = (widths * (batch.labels != IGNORE)).sum()
-    return Loss(total, batch.count, logs)
+    return _with_auxiliary(model, Loss(_nats(model.head, hidden, batch.labels), batch.count, logs))
+
+
+def _with_auxiliary(model: Any, loss: Loss) -> Loss:
+    """The loss with what else the model asks for (`Network.auxiliary`), once for each label; the log "auxiliary"."""
+    auxiliary = getattr(model, "auxiliary", None)
+    if auxiliary is None:
+        return loss
+    more = auxiliary * loss.count
+    return Loss(loss.total + more, loss.count, {**loss.logs, "auxiliary": more.detach()})
 
 
 def _nats(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
