@@ -1,23 +1,33 @@
 """Other people's folders: what lies in them and is not used, chat templates, and the score of what was imported."""
 
+import contextlib
 import json
 import math
 import os
+import resource
+import time
 
 import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    BertConfig,
+    Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
     PreTrainedTokenizerFast,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+    T5Config,
 )
 
 from idiolect import api, files
 from idiolect.cli import run
 from idiolect.errors import UserError
-from idiolect.interop import foreign
 from idiolect.interop.folder import load, save
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings
@@ -153,12 +163,21 @@ def test_weights_that_are_not_there_at_all(theirs):
         load(folder)
 
 
-@pytest.mark.parametrize("beginning", [b"PK\x03\x04", b"\x80\x02}q", b"\x80\x04\x95"])
-def test_a_pickle_under_another_name(beginning, tmp_path):
-    (tmp_path / "words.arpa").write_bytes(beginning + b"rest")
-    assert foreign.is_pickle(tmp_path / "words.arpa")
-    with pytest.raises(UserError, match="is a pickle"):
-        api.import_model(tmp_path / "words.arpa", tmp_path / "out")
+@pytest.mark.parametrize(
+    ("name", "beginning", "message"),
+    [
+        ("words.arpa", b"PK\x03\x04", "is a pickle"),
+        ("words.arpa", b"\x80\x02}q", "is a pickle"),
+        ("words.arpa", b"\x80\x05\x95", "is a pickle"),
+        ("model.gguf", b"GGUF\x03", "is a GGUF file; these are written, not read"),
+        ("model.safetensors", b"\x10", "holds weights alone"),
+    ],
+)
+def test_files_of_other_kinds_are_not_taken_for_arpa(name, beginning, message, tmp_path):
+    (tmp_path / name).write_bytes(beginning + b"rest")
+    with pytest.raises(UserError, match=message):
+        api.import_model(tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json", "chat_template.jinja"])
@@ -206,6 +225,44 @@ def test_a_generation_config_that_is_none(text, theirs, tmp_path):
 def test_our_own_folders_have_no_notes(tmp_path):
     save(tmp_path / "model", build(DecoderSettings(layers=1, heads=1, width=6), V), TOKENIZER, {"recipe": "made"})
     assert "notes" not in api.import_model(tmp_path / "model", tmp_path / "out")
+
+
+# --- sizes that no file has ---
+
+SMALL = {"vocab_size": 43, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 29}
+T5 = {"vocab_size": 43, "d_model": 24, "d_kv": 6, "d_ff": 29, "num_layers": 2, "num_heads": 4}
+EXPERTS = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 7, "num_key_value_heads": 2}
+SIZES = {
+    "qwen3_moe": (Qwen3MoeConfig(**SMALL, **EXPERTS), AutoModelForCausalLM),
+    "qwen2_moe": (
+        Qwen2MoeConfig(**SMALL, **EXPERTS, shared_expert_intermediate_size=11),
+        AutoModelForCausalLM,
+    ),
+    "gemma3_text": (Gemma3TextConfig(**SMALL, num_key_value_heads=2), AutoModelForCausalLM),
+    "smollm3": (SmolLM3Config(**SMALL, num_key_value_heads=2, pad_token_id=0), AutoModelForCausalLM),
+    "bert": (BertConfig(**SMALL), AutoModelForMaskedLM),
+    "t5": (T5Config(**T5), AutoModelForSeq2SeqLM),
+}
+BEYOND = [10**9, 2**40, 10**18, 10**30]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_no_number_of_a_config_takes_memory_or_time(name, tmp_path):
+    """Each number in turn is larger than anything: refused, or without effect, before anything of that size is made."""
+    config, opener = SIZES[name]
+    opener.from_config(config).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    numbers = [key for key, value in config.items() if type(value) in (int, float)]
+    assert len(numbers) >= 10
+    load(tmp_path)
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for key in numbers:
+        for value in BEYOND:
+            (tmp_path / "config.json").write_text(json.dumps(config | {key: value}))
+            with contextlib.suppress(UserError):
+                load(tmp_path)
+    assert time.monotonic() - began < len(numbers) * len(BEYOND)  # a second each, of which few take a hundredth
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # in KB
 
 
 # --- chat templates ---

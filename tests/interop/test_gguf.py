@@ -26,6 +26,7 @@ from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings, RecurrentSettings
 from idiolect.tokens import patterns
 from idiolect.tokens.learn import train
+from idiolect.tokens.roles import Roles
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -270,6 +271,28 @@ def test_transformers_reads_the_tokenizer_of_the_file(name, tmp_path):
         assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text)
 
 
+def of_smollm():
+    """Each digit is cut off, then GPT-2's pattern cuts the rest."""
+    digits = {"type": "Digits", "individual_digits": True}
+    before = {"type": "Sequence", "pretokenizers": [digits, TOKENIZER.spec["pre_tokenizer"]]}
+    return Tokenizer(TOKENIZER.spec | {"pre_tokenizer": before}, Roles())
+
+
+def test_digits_alone_are_smollms_pattern(tmp_path):
+    write_gguf(model_of("qwen2"), of_smollm(), tmp_path / "m.gguf")
+    assert read(tmp_path / "m.gguf")[0]["tokenizer.ggml.pre"] == "smollm"
+
+
+def test_chat_templates_go_along_word_for_word(tmp_path):
+    tokenizer = tokenizer_of()
+    tokenizer.templates = {"default": "{{ messages }}\r\n é", "tool_use": "{{ tools }}", "empty": ""}
+    write_gguf(model_of("qwen2"), tokenizer, tmp_path / "m.gguf")
+    fields, _ = read(tmp_path / "m.gguf")
+    assert fields["tokenizer.chat_template"] == "{{ messages }}\r\n é"
+    assert fields["tokenizer.chat_template.tool_use"] == "{{ tools }}"
+    assert fields["tokenizer.chat_templates"] == ["tool_use"] and "tokenizer.chat_template.empty" not in fields
+
+
 def test_ids_beyond_the_tokenizer_are_unused_and_padding_past_the_model_is_left_out(tmp_path):
     write_gguf(model_of("qwen2", TOKENIZER.size + 3), TOKENIZER, tmp_path / "m.gguf")
     fields, found = read(tmp_path / "m.gguf")
@@ -412,8 +435,8 @@ LLAMA3 = {"kind": "llama3", "original_context": 17}
 LONG = {"kind": "longrope", "short": (1.0, 1.0), "long": (2.0, 3.0), "original_context": 17}
 CAPS = {"attention_softcap": 5.0, "logit_softcap": 7.0}
 WRONG = {
-    "rnn": (RecurrentSettings(kind="rnn", width=8), "does not compute a rnn of this shape"),
-    "own": (DecoderSettings(layers=1, heads=1, width=8, norm="layer"), "does not compute a decoder of this shape"),
+    "rnn": (RecurrentSettings(kind="rnn", width=8), "does not compute this model of kind rnn"),
+    "own": (DecoderSettings(layers=1, heads=1, width=8, norm="layer"), "does not compute this model of kind decoder"),
     "relu": (DecoderSettings(layers=1, heads=1, width=8, **(GPT2 | {"mlp": "relu"})), "an MLP of relu"),
     "mistral": (DecoderSettings(**ROPE, window=60), r"a sliding window \(60\)"),
     "qwen2": (DecoderSettings(**ROPE, head_width=6, attention_bias="qkv"), "widths do not sum"),

@@ -21,7 +21,7 @@ from idiolect.tokens import patterns
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 
-from .test_gguf import FAMILIES, LEARNT, loud, sentencepieces, tokenizer_of
+from .test_gguf import FAMILIES, LEARNT, loud, of_smollm, sentencepieces, tokenizer_of
 
 llama_cpp = pytest.importorskip("llama_cpp")
 
@@ -87,6 +87,22 @@ def test_the_ids_of_texts_are_ours(name, tmp_path):
     theirs = opened(tmp_path / "m.gguf")
     for text in parity.golden(model_of("qwen2", tokenizer.size), tokenizer).texts:
         assert theirs.tokenize(text.encode(), add_bos=False) == tokenizer.encode(text), text
+
+
+def test_the_ids_of_texts_with_digits_alone_are_ours(tmp_path):
+    tokenizer = of_smollm()
+    write_gguf(model_of("qwen2"), tokenizer, tmp_path / "m.gguf")
+    theirs = opened(tmp_path / "m.gguf")
+    for text in parity.TEXTS:
+        assert theirs.tokenize(text.encode(), add_bos=False) == tokenizer.encode(text), text
+
+
+def test_a_chat_template_is_there(tmp_path):
+    tokenizer = tokenizer_of()
+    tokenizer.templates = {"default": "{{ messages }} é"}
+    gated(model_of("qwen2"), tokenizer, tmp_path / "m.gguf")
+    found = opened(tmp_path / "m.gguf")
+    assert llama_cpp.llama_model_chat_template(found.model, None).decode() == "{{ messages }} é"
 
 
 @pytest.mark.parametrize("prefix", [True, False])

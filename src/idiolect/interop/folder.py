@@ -45,6 +45,8 @@ OWN = "idiolect-"
 """How the model types begin that only we can open."""
 SETTINGS: dict[str, type[FamilySettings]] = {**kinds.FAMILIES, LABELS: LabelledSettings}
 """The settings of each kind that a folder can hold."""
+LARGEST = 1 << 40
+"""No setting is larger; of a matrix that another number makes, the size then still is a number to torch."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 
@@ -286,7 +288,8 @@ def _load_network(
 ) -> Network:
     """The network whose settings and weights agree in every shape, checked before anything of that size is made."""
     stored = sum(prod(entry.shape) for entry in header.values())
-    if max(settings.matrices(vocabulary)) > stored or settings.tensors() > len(header):
+    largest = max(settings.matrices(vocabulary), default=0), settings.tensors(), _largest(settings.model_dump())
+    if any(number > most for number, most in zip(largest, (stored, len(header), LARGEST), strict=True)):
         raise UserError(f"{folder}: {CONFIG} speaks of more weights than there are ({stored:,})", RESTORE)
     model = build(settings, vocabulary, device="meta", kinds=KINDS)
     assert isinstance(model, Network)
@@ -305,6 +308,15 @@ def _load_network(
     if device.type == "cpu":
         _settle(model)
     return model.eval()
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number in settings."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0)
+    return value if type(value) is int else 0
 
 
 def _own(model: Network) -> dict[str, Tensor]:

@@ -39,12 +39,16 @@ def json_object(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def is_pickle(path: Path) -> bool:
-    """Whether a file may be a pickle, by its name or by how it begins."""
-    if path.suffix in PICKLES:
-        return True
+def refuse(path: Path) -> None:
+    """Raises UserError for a file that holds a model and is known not to be read, by its name or how it begins."""
     with files.reading(path), path.open("rb") as file:
-        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+        beginning = file.read(4)
+    if path.suffix in PICKLES or beginning.startswith((b"PK", *(b"\x80%c" % version for version in range(2, 6)))):
+        raise refuse_pickle(path)
+    if beginning == b"GGUF":
+        raise UserError(f"{path} is a GGUF file; these are written, not read", "import the folder that it is made from")
+    if path.suffix == ".safetensors":
+        raise UserError(f"{path} holds weights alone", "import the folder that it lies in, with its config.json")
 
 
 def pickles(folder: Path) -> list[str]:

@@ -49,7 +49,7 @@ def architecture_of(model: Model) -> tuple[str, Architecture]:
     settings: Any = model.settings
     model_type = families.match(settings)
     if model_type not in ARCHITECTURES or not isinstance(model, Network):
-        name = model_type or f"a {settings.kind} of this shape"
+        name = model_type or f"this model of kind {settings.kind}"
         what = f"llama.cpp, which reads GGUF files, does not compute {name}"
         raise UserError(what, f"models of these types can go: {', '.join(ARCHITECTURES)}; export it with --to hf")
     found = ARCHITECTURES[model_type]

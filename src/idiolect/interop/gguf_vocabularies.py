@@ -11,7 +11,7 @@ from typing import Any
 
 from idiolect.errors import UserError
 from idiolect.interop.gguf_architectures import Metadata
-from idiolect.tokens import bytepairs, describe, patterns
+from idiolect.tokens import bytepairs, describe, patterns, templates
 from idiolect.tokens.tokenizer import Tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -23,6 +23,8 @@ PATTERNS = {
     (patterns.QWEN, False): "qwen2",
 }
 """(pattern, whether a word that is a token needs no merges) → its name for both."""
+DIGITS = {"type": "Digits", "individual_digits": True}
+"""Cuts each digit off before GPT-2's pattern cuts the rest (SmolLM)."""
 NO_MERGE = "aaa a"
 """Its reader wants merges. This one never happens where there is none: nothing makes its left side."""
 SPACE = "▁"
@@ -31,8 +33,8 @@ ESCAPES = ({"type": "Replace", "pattern": {"String": " "}, "content": SPACE},)
 PREFIXES = ({"type": "Prepend", "prepend": SPACE}, *ESCAPES)
 """Normalizers of SentencePiece's BPE, without and with a space before the text."""
 WHICH = (
-    "byte-level BPE with the pattern of GPT-2, GPT-4 (Llama 3) or Qwen 2 can go, so can byte and char tokenizers, and "
-    "SentencePiece's BPE"
+    "byte-level BPE with the pattern of GPT-2, SmolLM, GPT-4 (Llama 3) or Qwen 2 can go, so can byte and char "
+    "tokenizers, and SentencePiece's BPE"
 )
 
 
@@ -73,7 +75,16 @@ def vocabulary(tokenizer: Tokenizer, size: int) -> tuple[Metadata, list[str]]:
     notes = []
     if spec["normalizer"] is not None and spec["normalizer"]["type"] == "NFC":
         notes.append("llama.cpp does not bring text into Unicode's form NFC first, as this tokenizer does")
-    return {f"tokenizer.ggml.{key}": value for key, value in values.items()}, notes
+    keys = {f"tokenizer.ggml.{key}": value for key, value in values.items()}
+    return keys | _templates(tokenizer.templates), notes
+
+
+def _templates(chats: dict[str, str]) -> Metadata:
+    """Chat templates, word for word; an empty text cannot be written."""
+    names = {name: "" if name == templates.DEFAULT else f".{name}" for name, text in chats.items() if text}
+    others = [name for name, ending in names.items() if ending]
+    found: Metadata = {f"tokenizer.chat_template{ending}": chats[name] for name, ending in names.items()}
+    return found | ({"tokenizer.chat_templates": others} if others else {})
 
 
 def _refused(why: str) -> UserError:
@@ -86,17 +97,21 @@ def _byte_level(spec: describe.Spec) -> Metadata | None:
     if model["type"] != "BPE" or (spec["normalizer"] or {"type": "NFC"})["type"] != "NFC":
         return None
     ignores = bool(model.get("ignore_merges"))
-    plain = spec | {"normalizer": None, "added_tokens": [], "model": model | {"ignore_merges": False}}
+    steps = before.get("pretokenizers", [])
+    digits = not ignores and len(steps) == 2 and steps[0] == DIGITS
+    before = steps[1] if digits else before
+    plain = spec | {"normalizer": None, "added_tokens": [], "pre_tokenizer": before or None}
+    plain["model"] = model | {"ignore_merges": False}
     pattern = bytepairs.pattern_of(plain)
     if pattern is None and not model["merges"] and before.get("type") == "ByteLevel":
         cut = before | {"use_regex": True}  # single bytes are the same tokens however text is cut
         pattern = bytepairs.pattern_of(plain | {"pre_tokenizer": cut})
     if pattern is None:
         return None
-    if (pattern, ignores) not in PATTERNS:
+    if (pattern, ignores) not in PATTERNS or (digits and pattern != patterns.GPT2):
         raise _refused("it takes whole words from the vocabulary where llama.cpp merges them")
     merges = [f"{left} {right}" for left, right in model["merges"]] or [NO_MERGE]
-    return {"model": "gpt2", "pre": PATTERNS[pattern, ignores], "merges": merges}
+    return {"model": "gpt2", "pre": "smollm" if digits else PATTERNS[pattern, ignores], "merges": merges}
 
 
 def _sentencepiece(spec: describe.Spec) -> Metadata | None:

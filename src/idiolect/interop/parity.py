@@ -211,7 +211,7 @@ def check_hf(folder: Path, model: Model, tokenizer: Tokenizer | None, *, exporte
     """
     model_type = families.match(model.settings)
     if model_type is None or not isinstance(model, Network):
-        return not_checked(f"no other program reads a {model.settings.kind} of this shape")
+        return not_checked(f"no other program reads this model of kind {model.settings.kind}")
     if missing("transformers"):
         return not_checked("transformers is not installed (pip install 'idiolect[hf]')")
     if str(folder.resolve()).encode(errors="replace") != os.fsencode(folder.resolve()):

@@ -109,8 +109,7 @@ def import_model(source: Path | str, target: Path | str, *, check: bool = False)
     place = target.resolve()
     found: dict[str, Any] = {}
     if source.is_file():
-        if foreign.is_pickle(source):
-            raise foreign.refuse_pickle(source)
+        foreign.refuse(source)
         if check:
             raise UserError("transformers reads no ARPA files, so nothing can check them", "leave --check out")
         model, pieces = arpa.read_arpa(source)

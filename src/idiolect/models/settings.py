@@ -464,6 +464,10 @@ class EncoderDecoderSettings(SideSettings):
         """Blocks of the encoder."""
         return self.encoder_layers or self.layers
 
+    def tensors(self) -> int:
+        """As in every family."""
+        return self.layers + (self.n_encoder if self.encoder is None else self.encoder.tensors())
+
     @property
     def longest_source(self) -> int | None:
         """Positions that a source can have; None: no limit."""
