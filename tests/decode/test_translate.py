@@ -15,7 +15,13 @@ from idiolect.decode.translate import alignments, source_ids, start_id, translat
 from idiolect.errors import UserError
 from idiolect.interop import folder
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, RecurrentSettings, Seq2SeqSettings
+from idiolect.models.settings import (
+    DecoderSettings,
+    EncoderDecoderSettings,
+    EncoderSettings,
+    RecurrentSettings,
+    Seq2SeqSettings,
+)
 from idiolect.report import svg_heat
 from idiolect.testing import ByteTokenizer
 from idiolect.tokens import learn
@@ -55,6 +61,8 @@ def folders(tmp_path_factory):
     tokenizer = learn.train(["the cat sat on the mat and cost $5 or $7"], TokenizerSettings(kind="word", size=50))
     kinds = {**MODELS, "decoder": DecoderSettings(layers=2, heads=2, width=8, context=31)}
     kinds["rnn"] = RecurrentSettings(kind="rnn", width=5)
+    kinds["encoder"] = EncoderSettings(layers=3, heads=2, width=8, context=31, norm_place="residual")
+    kinds["transformer"] = EncoderDecoderSettings(layers=2, encoder_layers=3, heads=2, width=8, context=31)
     for name, settings in kinds.items():
         folder.save(base / name, sharp(settings, tokenizer.size), tokenizer, {})
     return base
@@ -179,6 +187,33 @@ def test_a_decoder_has_a_map_for_each_head_and_their_mean(folders, tmp_path):
     torch.testing.assert_close(weights[0], weights[1:].mean(0))
     assert (weights.triu(1) == 0).all() and weights.sum(-1).sub(1).abs().max() < 1e-5
     assert len(squares((tmp_path / "a.html").read_text())) == 5
+
+
+def test_an_encoder_looks_both_ways(folders, tmp_path):
+    found = api.explore(folders / "encoder", "the mat sat", attention=tmp_path / "a.html")
+    weights = torch.tensor([one["weights"] for one in found["maps"]])
+    assert len(weights) == 1 + 3 * 2 and (weights > 0).all()
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:2]))
+
+
+def test_a_transformer_that_answers_has_maps_of_the_source_and_of_both_sides(folders, tmp_path):
+    found = api.explore(folders / "transformer", "the mat sat", attention=tmp_path / "a.html", target="cat on")
+    kinds = {}
+    for one in found["maps"]:
+        kinds.setdefault(one["name"].partition(",")[0], []).append(torch.tensor(one["weights"]))
+    assert {name: (len(maps), *maps[0].shape) for name, maps in kinds.items()} == {
+        "cross-attention": (1 + 2 * 2, 3, 4),
+        "self-attention of the decoder": (1 + 2 * 2, 3, 3),
+        "self-attention of the encoder": (1 + 3 * 2, 4, 4),
+    }
+    for maps in kinds.values():
+        assert all(weights.sum(-1).sub(1).abs().max() < 1e-5 for weights in maps)
+    assert all((weights.triu(1) == 0).all() for weights in kinds["self-attention of the decoder"])
+    ids = folder.load(folders / "transformer").tokenizer.encode("cat on")
+    assert found["maps"][0]["rows"][:2] == ("cat", "on") and len(ids) == 2
+    answered = api.translate(folders / "transformer", "the mat sat", attention=True)
+    shown = api.explore(folders / "transformer", "the mat sat", attention=tmp_path / "a.html")["maps"][0]
+    torch.testing.assert_close(torch.tensor(shown["weights"]), torch.tensor(answered["attention"]["weights"]))
 
 
 def test_a_picture_is_written_whole(folders, tmp_path):

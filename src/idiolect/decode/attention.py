@@ -17,17 +17,20 @@ from torch import Tensor
 from idiolect import files
 from idiolect.decode.read import device_of, prompt_ids, still
 from idiolect.decode.settings import DecodeSettings
-from idiolect.decode.translate import alignments, source_ids, translate
+from idiolect.decode.translate import alignments, source_ids, start_id, translate
 from idiolect.errors import UserError, missing_extra
-from idiolect.models import decoder, encoder
+from idiolect.models import decoder, encoder, encoder_decoder
 from idiolect.models.contract import SequenceToSequence
 from idiolect.models.decoder import Decoder
 from idiolect.models.encoder import Encoder
+from idiolect.models.encoder_decoder import EncoderDecoder
 from idiolect.report import Axes, Report, visible
 
 CELLS = 1 << 18
 """Most squares that are drawn in all."""
 KINDS = (".png", ".html")
+ANSWER, CAUSAL, BOTH_WAYS = ("written", "source"), ("position", "looks back at"), ("position", "looks at")
+"""The names of the axes."""
 
 
 @dataclass(frozen=True)
@@ -62,35 +65,54 @@ def look(model: Any, tokenizer: Any, text: str, target: str | None, settings: De
     Raises UserError for a model without attention, and for a target that the model has no use for.
     """
     if isinstance(model, SequenceToSequence):
-        source = source_ids(model, tokenizer, text)
-        if target is None:
-            answer = translate(model, tokenizer, [source], settings)[0]
-            ids, target = list(answer.ids), answer.text
-        else:
-            ids = source_ids(model, tokenizer, target).tolist()
-        rows, columns = tokenizer.pieces(ids), tokenizer.pieces(source.tolist())
-        weights = alignments(model, tokenizer, source, ids)
-        return Seen(text, target, tuple(_maps("attention", weights, rows, columns, ("target", "source"))))
+        return _answered(model, tokenizer, text, target, settings)
     if target is not None:
         raise UserError("target is for models that answer a text, and this one only reads it", "leave it out")
-    maps: Callable[[Any, Tensor], Tensor]
-    if isinstance(model, Encoder):
-        read, maps = tokenizer.framed(tokenizer.encode(text)), encoder.attention_maps
-    elif isinstance(model, Decoder):
-        read, maps = prompt_ids(model, tokenizer, text, settings), decoder.attention_maps
+    maps_of: Callable[[Any, Tensor], Tensor]
+    if isinstance(model, Decoder):
+        ids, axes, maps_of = prompt_ids(model, tokenizer, text, settings), CAUSAL, decoder.attention_maps
+    elif isinstance(model, Encoder):
+        ids, axes, maps_of = tokenizer.framed(tokenizer.encode(text)), BOTH_WAYS, encoder.attention_maps
     else:
-        raise UserError(
-            "this model has no attention to look at", "use a transformer, or a seq2seq model with attention"
-        )
+        what = "this model has no attention to look at"
+        raise UserError(what, "use a transformer, or a seq2seq model with attention")
     with still(model):
-        weights = maps(model, torch.tensor(read, device=device_of(model))).float().cpu()
-    tokens = tokenizer.pieces(read)
-    return Seen(text, None, tuple(_maps("self-attention", weights, tokens, tokens, ("position", "reads"))))
+        weights = maps_of(model, torch.tensor(ids, device=device_of(model)))
+    tokens = tokenizer.pieces(ids)
+    return Seen(text, None, tuple(_maps("self-attention", weights, tokens, tokens, axes)))
+
+
+def _answered(model: Any, tokenizer: Any, text: str, target: str | None, settings: DecodeSettings) -> Seen:
+    """The maps of a model that answers a text: of the source as it wrote, and of each side within itself."""
+    source = source_ids(model, tokenizer, text)
+    if target is None:
+        answer = translate(model, tokenizer, [source], settings)[0]
+        ids, target = list(answer.ids), answer.text
+    else:
+        ids = source_ids(model, tokenizer, target).tolist()
+    written, read = tokenizer.pieces(ids), tokenizer.pieces(source.tolist())
+    if not isinstance(model, EncoderDecoder):
+        weights = alignments(model, tokenizer, source, ids)
+        return Seen(text, target, tuple(_maps("attention", weights, written, read, ANSWER)))
+    begun = [start_id(model.settings, tokenizer), *ids[:-1]]
+    with still(model):
+        device = device_of(model)
+        maps = encoder_decoder.attention_maps(model, torch.tensor(begun, device=device), source.to(device))
+    before = tokenizer.pieces(begun)
+    return Seen(
+        text,
+        target,
+        (
+            *_maps("cross-attention", maps.source, written, read, ANSWER),
+            *_maps("self-attention of the decoder", maps.decoder, before, before, CAUSAL),
+            *_maps("self-attention of the encoder", maps.encoder, read, read, BOTH_WAYS),
+        ),
+    )
 
 
 def _maps(name: str, weights: Tensor, rows: Sequence[str], columns: Sequence[str], axes: Axes) -> Iterator[Map]:
     """weights [L, H, T, S] as maps: the mean of all heads, where there are several, then each."""
-    L, H = weights.shape[:2]
+    (L, H), weights = weights.shape[:2], weights.float().cpu()
     heads = {f"{name}, layer {i + 1}, head {j + 1}": weights[i, j] for i in range(L) for j in range(H)}
     if L * H == 1:
         heads = {name: weights[0, 0]}
