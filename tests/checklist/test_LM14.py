@@ -49,7 +49,7 @@ def run(tmp_path):
         "seq2seq",
         [
             *(f"data.train={tmp_path / 'train.jsonl'}", "data.validation=0.01", "tokenizer.kind=word"),
-            *("model.width=64", "model.dropout=0", "train.precision=fp32", "train.steps=400"),
+            *("model.width=64", "model.dropout=0.2", "train.precision=fp32", "train.steps=500"),
             *("train.batch_tokens=1500", "train.learning_rate=5e-3", "validation.every=0", "sample.every=0"),
         ],
         tmp_path / "run",
