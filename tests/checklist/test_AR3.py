@@ -53,7 +53,7 @@ def test_AR3_per_head_maps_are_those_the_output_is_made_of(window):
     assert (maps[..., ~allowed] == 0).all() and (maps[..., allowed] > 0).all()
     # weights times values is what the fused kernel gave: rebuild the first layer's output from the map
     index = torch.arange(T)
-    x, rope = model.embed(ids[None], index)
+    x, rope = model.embed(ids[None], index), model.ropes(index, None)[0]
     block = model.blocks[0]
     inside = block.attention_norm(x)
     _, _, values = block.attention.project(inside, rope)
