@@ -25,8 +25,8 @@ DOCS = measure.ROOT / "docs" / "numbers.md"
 INTRODUCTION = """\
 # Numbers
 
-Written by `make acceptance DATA=DIR` from what each check found; nothing here is copied by hand. Speed and memory,
-beside other people's programs, are on the page [Performance](performance.md)."""
+Written by `make acceptance DATA=DIR` from what each check found. Speed and memory, beside other people's programs, are
+on the page [Performance](performance.md)."""
 
 Check = Callable[[Path, Path], Iterator[Claim]]
 

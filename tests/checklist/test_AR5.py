@@ -67,7 +67,7 @@ def test_AR5_what_it_writes_token_by_token_is_what_one_pass_over_all_gives(model
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_AR5_it_trains_on_what_the_recurrent_models_do_and_stands_in_one_table_with_them(reversal, tmp_path):
-    """A few steps of each: here the table is what is shown, the figures are the benchmark's."""
+    """A few steps of each: the table is what is shown here, not which of them is best."""
     short = ("model.width=32", "train.batch_tokens=1500", "train.learning_rate=3e-3", "train.steps=60")
     cross = ("model.position=sinusoidal", "model.scaled_scores=true", "model.layers=2", "train.precision=auto")
     runs = {}

@@ -77,6 +77,8 @@ def _stored(name: str, folder: Path) -> np.ndarray:
         raise ValueError(f"{name[:99]!r} is no .npy file in the folder of the rows")
     try:  # mapped, so that a header that promises more than the file holds is refused; never objects
         return np.lib.format.open_memmap(path, mode="r")
+    except MemoryError:
+        raise
     except Exception as error:  # a header goes through Python's own parser, with all its errors
         raise ValueError(f"{name[:99]!r} cannot be read: {error}") from None
 

@@ -14,7 +14,7 @@ family. A probability of zero makes log P minus infinity and the others infinity
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -223,6 +223,16 @@ def evaluate(model: LanguageModel, tokenizer: Tokenizer, batches: Iterable[Batch
         impossible=impossible,
         reason=reason,
     )
+
+
+def summed(model: Any, batches: Iterable[Batch], objective: Callable[[Any, Batch], Any]) -> tuple[float, int]:
+    """(nats, labels) of held-out batches under an objective, without dropout and without gradients."""
+    nats, labels = 0.0, 0
+    with scoring(model) as device:
+        for batch in batches:
+            loss = objective(model, batch.to(device))
+            nats, labels = nats + float(loss.total), labels + loss.count
+    return nats, labels
 
 
 def label_logprobs(model: LanguageModel, batch: Batch) -> Tensor:

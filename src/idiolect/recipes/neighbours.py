@@ -13,7 +13,7 @@ from idiolect.data import neighbours as data
 from idiolect.data.shards import Shards
 from idiolect.decode.neighbours import most_similar, unit
 from idiolect.errors import UserError
-from idiolect.evaluate.score import finite, perplexity, scoring
+from idiolect.evaluate.score import finite, perplexity, summed
 from idiolect.models.settings import CbowSettings
 from idiolect.recipes import next_token
 from idiolect.recipes.settings import Recipe
@@ -69,12 +69,11 @@ class Neighbours(Stage):
         """
         held = replace(self.batches(), shards=self.held, subsample=0.0, dynamic=False)
         places = np.arange(min(tokens or self.held.tokens, self.held.tokens))
-        nats, labels = 0.0, 0
-        with scoring(model) as device:
-            for first in range(0, len(places), PLACES):
-                batch = held.batch(places[first : first + PLACES], seeds.numpy_generator(0, "held-out", first))
-                loss = objectives.neighbours(model, batch.to(device))
-                nats, labels = nats + float(loss.total), labels + loss.count
+        batches = (
+            held.batch(places[first : first + PLACES], seeds.numpy_generator(0, "held-out", first))
+            for first in range(0, len(places), PLACES)
+        )
+        nats, labels = summed(model, batches, objectives.neighbours)
         if not labels:
             raise UserError("the held-out text has no words with words around them", "hold out a larger share")
         sampled = held.negatives > 0

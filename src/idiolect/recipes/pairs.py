@@ -23,7 +23,7 @@ from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.translate import start_id, translate
 from idiolect.errors import UserError
 from idiolect.evaluate.overlap import METRICS
-from idiolect.evaluate.score import finite, lossy, perplexity, scoring
+from idiolect.evaluate.score import finite, lossy, perplexity, summed
 from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
@@ -60,6 +60,10 @@ class Pairs(Stage):
     held: Encoded
     held_texts: list[tuple[str, str]]
     """The held-out pairs."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError when the library of a metric is missing: now, not after the training."""
+        _ = self.curves
 
     @property
     def curves(self) -> tuple[str, ...]:
@@ -115,11 +119,8 @@ class Pairs(Stage):
         n = len(self.held.targets)
         if tokens is not None:  # whole pairs, at least one
             n = max(1, int(np.searchsorted(self.held.targets.ends, tokens, side="right")) - 1)
-        nats, labels = 0.0, 0
-        with scoring(model) as device:
-            for group in in_order(self.held.lengths[:n], ROWS):
-                loss = objectives.translate(model, self.layout(self.held, group).to(device))
-                nats, labels = nats + float(loss.total), labels + loss.count
+        batches = (self.layout(self.held, group) for group in in_order(self.held.lengths[:n], ROWS))
+        nats, labels = summed(model, batches, objectives.translate)
         figures = self._figures(nats, labels, int(self.held.bytes[:n].sum()))
         return figures if tokens is not None else figures | self._answered(model)
 
@@ -206,9 +207,7 @@ def prepare(recipe: Recipe, folder: Path) -> Pairs:
     encoded, held_encoded = (encode(side, tokenizer, recipe.model) for side in (texts(train, task), asked))
     say(f"pairs: {len(encoded.sources):,}, {len(encoded.targets.ids):,} target tokens; held out {len(asked):,} pairs")
     prints = fingerprints(recipe, train.fingerprint, held.fingerprint, tokenizer)
-    stage = Pairs(recipe, tokenizer, prints, encoded, held_encoded, asked)
-    assert stage.curves  # a metric whose library is missing is missed now, not after the training
-    return stage
+    return Pairs(recipe, tokenizer, prints, encoded, held_encoded, asked)
 
 
 def encode(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, model: Any) -> Encoded:

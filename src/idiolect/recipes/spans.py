@@ -13,7 +13,7 @@ from idiolect.data.settings import SpansTask
 from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.translate import start_id, translate
 from idiolect.errors import UserError
-from idiolect.evaluate.score import ROWS, finite, perplexity, scoring
+from idiolect.evaluate.score import ROWS, finite, perplexity, summed
 from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes import next_token
 from idiolect.recipes.settings import Recipe
@@ -57,12 +57,8 @@ class Spans(Stage):
 
     def score(self, model: Any, tokens: int | None = None) -> dict[str, Any]:
         """Loss and perplexity of the spans that are left out of the held-out text, sentinels and ends included."""
-        nats, labels = 0.0, 0
         held, rows = data.Spans(self.text.held, self.how, self.length), max(1, ROWS // self.length)
-        with scoring(model) as device:
-            for batch in data.held_out_spans(held, rows, tokens):
-                loss = objectives.translate(model, batch.to(device))
-                nats, labels = nats + float(loss.total), labels + loss.count
+        nats, labels = summed(model, data.held_out_spans(held, rows, tokens), objectives.translate)
         reason = "a model of spans gives a text no probability"
         found = {"loss": nats / labels, "perplexity": perplexity(nats, labels)}
         return {
