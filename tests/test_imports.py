@@ -152,11 +152,11 @@ def test_nothing_in_the_source_runs_foreign_code():
     "line",
     [
         "def f():\n    from idiolect.train.loop import fit",
-        "import idiolect.cli.verbs",
+        "import idiolect.cli.making",
         "from idiolect import api",
         "if True:\n    from idiolect.recipes import load",
         "from idiolect.models import contract",
-        "import importlib\nimportlib.import_module('idiolect.cli.verbs')",
+        "import importlib\nimportlib.import_module('idiolect.cli.making')",
     ],
 )
 def test_an_import_of_a_room_to_the_right_is_seen(line):

@@ -13,7 +13,7 @@ from idiolect.errors import Exit, UserError
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """What the operating system says of a disk."""
 
-VERBS = {
+MAKING = {
     "quickstart": "The whole life once, on text that every Python ships, in minutes on a CPU.",
     "doctor": "What this machine offers and what will be used.",
     "bench": "This machine's limits, and Idiolect's own speed on it.",
@@ -24,6 +24,10 @@ VERBS = {
     "resume": "Go on with a run that stopped.",
     "verify-resume": "Prove on a run's own recipe that resuming gives the uninterrupted run, bit for bit.",
     "runs": "List, show, compare and plot runs.",
+}
+"""The verbs of `cli.making` with their help lines, in the order of a model's life."""
+
+USING = {
     "generate": "Continue a prompt.",
     "translate": "Answer a text, or each line of a file, with a sequence-to-sequence model.",
     "explore": "Decoding strategies side by side, the next-token distribution, and maps of what the model looked at.",
@@ -36,7 +40,10 @@ VERBS = {
     "export": "Write a model in another format.",
     "import": "Bring a model in from another format.",
 }
-"""Every verb with its help line, in the order of a model's life."""
+"""The verbs of `cli.using`."""
+
+VERBS = MAKING | USING
+"""Every verb with its help line."""
 
 GROUPS = {
     "recipes": {"list": "The recipes that ship.", "show": "A recipe with every key and its meaning, as TOML."},
@@ -71,14 +78,15 @@ def app() -> object:
         suppress_keyboard_interrupt=False,
     )
     for verb, line in VERBS.items():
+        module = f"idiolect.cli.{'making' if verb in MAKING else 'using'}"
         if verb in GROUPS:
             group = App(name=verb, help=line)
             for name, text in GROUPS[verb].items():
-                group.command(f"idiolect.cli.verbs:{verb}_{name}", name=name, help=text)
+                group.command(f"{module}:{verb}_{name}", name=name, help=text)
             root.command(group)
         else:
             function = {"import": "import_model", "export": "export_model"}.get(verb, verb.replace("-", "_"))
-            root.command(f"idiolect.cli.verbs:{function}", name=verb, help=line)
+            root.command(f"{module}:{function}", name=verb, help=line)
     return root
 
 
