@@ -29,7 +29,7 @@ VERBS = {
     "generate": "idiolect.decode.verbs",
     "translate": "idiolect.decode.verbs",
     "explore": "idiolect.decode.verbs",
-    "classify": "idiolect.decode.classify",
+    "classify": "idiolect.prompt.classify",
     "neighbours": "idiolect.decode.neighbours",
     "fill": "idiolect.decode.fill",
     "embed": "idiolect.decode.embed",

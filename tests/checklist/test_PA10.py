@@ -68,3 +68,36 @@ def test_PA10_questions_are_answered_from_a_passage_by_a_recipe_that_prints_exac
     assert "exact match 1" in out
     asked = "question: What is the job of Grace ? context: Grace is a singer ; Grace lives in Oslo ."
     assert printed(capsys, "translate", tmp_path / "run", asked).strip() == "singer"
+
+
+def test_PA10_dialogues_are_summarised_by_a_recipe_that_prints_rouge(tmp_path, capsys):
+    rows, things = [], ("tea", "a book", "the train", "lunch")
+    for i in range(480):
+        person, other, thing = PEOPLE[i % 3], PEOPLE[(i + 1 + i // 3 % 2) % 3], things[i // 6 % 4]
+        start = ("Hello", "Hi", "Morning")[i // 24 % 3]
+        dialogue = f"#Person1#: {start} {other} ! \n#Person2#: {start} {person} , shall we share {thing} ?"
+        rows.append(json.dumps({"dialogue": dialogue, "summary": f"{other} asks {person} to share {thing} ."}))
+    (tmp_path / "dialogues.jsonl").write_text("\n".join(rows))
+    more = ["model.width=48", "train.batch_tokens=1024", "train.steps=150", "model.source_context=32"]
+    data = f"data.train={tmp_path / 'dialogues.jsonl'}"
+    out = printed(capsys, "train", "summarise", data, *SMALL, *more, "-o", tmp_path / "run")
+    rouge = {name: float(out.split(f"{name} ")[1].split(",")[0].split("\n")[0]) for name in ("ROUGE-1", "ROUGE-L")}
+    assert all(figure > 0.8 for figure in rouge.values())
+    asked = "summarise: #Person1#: Hi Grace ! \n#Person2#: Hi Ada , shall we share tea ?"
+    assert printed(capsys, "translate", tmp_path / "run", asked).split()[-3:] == ["share", "tea", "."]
+
+
+def test_PA10_sentences_are_translated_by_a_recipe_that_prints_bleu(tmp_path, capsys):
+    words = {"a": "ein", "dog": "Hund", "cat": "Kater", "sees": "sieht", "no": "kein", "man": "Mann", "hears": "hört"}
+    rows = []
+    for i in range(240):
+        a, b = ("a", "no")[i % 2], ("a", "no")[i // 2 % 2]
+        subject, verb, thing = ("dog", "cat", "man")[i // 4 % 3], ("sees", "hears")[i // 12 % 2], ("man", "dog")[i % 2]
+        sentence = f"{a} {subject} {verb} {b} {thing}"
+        rows.append(json.dumps({"source": sentence, "target": " ".join(words[word] for word in sentence.split())}))
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
+    more = ["task.metrics=['bleu', 'exact_match']", "model.width=48", "train.batch_tokens=1024", "model.dropout=0"]
+    data = f"data.train={tmp_path / 'pairs.jsonl'}"
+    out = printed(capsys, "train", "translate", data, *SMALL, *more, "-o", tmp_path / "run")
+    assert "BLEU 100" in out and "exact match 1" in out
+    assert printed(capsys, "translate", tmp_path / "run", "no cat hears a dog").strip() == "kein Kater hört ein Hund"

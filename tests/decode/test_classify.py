@@ -1,15 +1,16 @@
-"""The verb `classify` on models of texts' and of words' labels."""
+"""The verb `classify` on models with a head for texts' and for words' labels."""
 
 import pytest
 import torch
 
 from idiolect.adapt.heads import attach
 from idiolect.adapt.settings import LabelledSettings
-from idiolect.decode.classify import classify, label_texts, tag_words
+from idiolect.decode.classify import label_texts, tag_words
 from idiolect.errors import UserError
 from idiolect.interop import folder
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings
+from idiolect.prompt.classify import classify
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 
@@ -63,13 +64,6 @@ def test_a_text_longer_than_the_context_is_refused(tmp_path, each):
     model_of(tmp_path / "model", each=each)
     with pytest.raises(UserError, match="the model reads at most 16"):
         classify(tmp_path / "model", " ".join(TEXTS))
-
-
-def test_a_model_without_labels_is_refused(tmp_path):
-    tokenizer = train(TEXTS * 5, TokenizerSettings(kind="byte"))
-    folder.save(tmp_path / "model", build(SETTINGS, tokenizer.size), tokenizer, {})
-    with pytest.raises(UserError, match="has no labels"):
-        classify(tmp_path / "model", "a cat")
 
 
 def test_a_model_of_labels_continues_no_text(tmp_path):

@@ -115,10 +115,10 @@ def pooled(hidden: Tensor, lengths: Tensor | None, pool: str) -> Tensor:
     return hidden.masked_fill(~real[..., None], 0).sum(1) / lengths[:, None]
 
 
-def attach(base: Network, settings: LabelledSettings, *, seed: int) -> tuple[Labelled, Report]:
+def attach(base: Network, settings: LabelledSettings, *, seed: int, freeze: bool = False) -> tuple[Labelled, Report]:
     """The model's body under a new head, whose weights are drawn from (seed, their names); `base` is used up.
 
-    Where BERT's pooler came with the body, it is the layer between body and labels.
+    Where BERT's pooler came with the body, it is the layer between body and labels. With `freeze` only the head trains.
     """
     gone = [f"base.{name}" for name in base.token_parts if getattr(base, name) is not None]
     pooler = getattr(base, "pooler", None)
@@ -127,6 +127,7 @@ def attach(base: Network, settings: LabelledSettings, *, seed: int) -> tuple[Lab
     build.draw(model, seed, new)
     if pooler is not None and model.dense is not None and settings.hidden == "tanh":
         model.dense.load_state_dict(pooler.state_dict())
+    model.base.requires_grad_(not freeze)
     return model, Report.of(model, (*gone, *new))
 
 

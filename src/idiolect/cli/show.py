@@ -243,7 +243,17 @@ def classified(result: Mapping[str, Any], as_json: bool) -> None:
     elif "tags" in result:
         print("\n".join(f"{entry['word']}\t{entry['tag']}" for entry in result["tags"]))
     else:
-        facts(result, as_json)
+        facts({key: result[key] for key in ("label", "probabilities", "prompt_tokens") if key in result}, as_json)
+        for note in result.get("notes", ()):
+            print(note, file=sys.stderr)
+
+
+def two(fields: str) -> tuple[str, str]:
+    """Two names with a comma between them. Raises UserError when they are not two."""
+    names = tuple(part.strip() for part in fields.split(","))
+    if len(names) != 2 or not all(names):
+        raise UserError(f"{fields!r} are not two fields", "name them like text,label, or by their columns: 1,2")
+    return names[0], names[1]
 
 
 def scored(result: Mapping[str, Any], as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -16,6 +16,7 @@ from idiolect.errors import UserError
 from idiolect.interop.settings import Kind
 
 EXPLORED = DecodeSettings(max_tokens=40)
+TEMPLATE = "Text: {text}\\nLabel: {label}"
 
 
 def generate(
@@ -163,8 +164,22 @@ def embed(
     show.embedded(api.embed(model, asked, pool=pool, normalise=normalise, precision=precision), json)
 
 
-def classify(model: Path, text: str, /, *, precision: KeptIn = "stored", json: Json = False) -> None:
-    """Say which label a text has, or which tag each of its words, with a model that was trained to.
+def classify(
+    model: Path,
+    text: str,
+    /,
+    *,
+    labels: Sequence[str] = (),
+    template: str = TEMPLATE,
+    by: Literal["sum", "token", "byte"] = "sum",
+    examples: Path | None = None,
+    fields: str = "text,label",
+    shots: int = 0,
+    seed: int = 0,
+    precision: KeptIn = "stored",
+    json: Json = False,
+) -> None:
+    """Say which label a text has, or which tag each of its words, by a head or by how likely each label's name is.
 
     Parameters
     ----------
@@ -172,8 +187,34 @@ def classify(model: Path, text: str, /, *, precision: KeptIn = "stored", json: J
         A model folder or a run folder.
     text
         The text; `-` reads it from standard input. Words are what white space sets apart.
+    labels
+        Names to compare, with commas between them, for a model without a head: good,bad.
+    template
+        How text and label are written together.
+    by
+        What is compared: the probability of a whole label (sum), or the mean of its log over tokens or over bytes, so
+        that a longer label is no less likely for its length.
+    examples
+        A file of texts with their labels, of which some are shown before the text.
+    fields
+        The two fields or columns of that file.
+    shots
+        How many examples are shown.
+    seed
+        Seed of which.
     """
-    show.classified(api.classify(model, show.text_or_stdin(text), precision=precision), json)
+    found = api.classify(
+        *(model, show.text_or_stdin(text)),
+        labels=[part.strip() for some in labels for part in some.split(",")],
+        template=template.replace("\\n", "\n"),
+        by=by,
+        examples=examples,
+        fields=show.two(fields),
+        shots=shots,
+        seed=seed,
+        precision=precision,
+    )
+    show.classified(found, json)
 
 
 def neighbours(

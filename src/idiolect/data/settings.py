@@ -99,6 +99,8 @@ class LabelsTask(Settings):
     encoder, else at the last."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped before the labels while training."""
+    freeze_base: bool = False
+    """Leave the body's weights as they are, to the bit, and learn the head alone."""
 
 
 class TagsTask(Settings):
@@ -114,6 +116,8 @@ class TagsTask(Settings):
     """Which token of a word its tag is read at; unset: the first of an encoder, else the last."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped before the tags while training."""
+    freeze_base: bool = False
+    """Leave the body's weights as they are, to the bit, and learn the head alone."""
 
 
 class NeighboursTask(Settings):

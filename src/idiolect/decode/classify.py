@@ -1,4 +1,4 @@
-"""The verb `classify`: labels of texts and of words from a model that has a head for them.
+"""Labels of texts and of words from a model that has a head for them.
 
 B texts, T positions, C labels.
 """
@@ -6,7 +6,6 @@ B texts, T positions, C labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,26 +16,18 @@ from idiolect.adapt.heads import Labelled, frame
 from idiolect.data.labels import encode_words
 from idiolect.data.padding import pad
 from idiolect.decode.read import device_of
-from idiolect.decode.settings import Precision
-from idiolect.decode.verbs import load_with_tokenizer
 from idiolect.errors import UserError
 from idiolect.tokens.tokenizer import Tokenizer
 
 
-def classify(model: Path | str, text: str, *, precision: Precision = "stored") -> dict[str, Any]:
+def label(model: Labelled, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
     """A text's "label" and the "probabilities" of all; of a model that tags words, "tags": a word and its tag each.
 
-    Words are what white space sets apart. Raises UserError for a model without a head for labels, and for a text that
-    is longer than its context.
+    Words are what white space sets apart. Raises UserError for a text that is longer than its context.
     """
-    loaded = load_with_tokenizer(model, precision)
-    if not isinstance(loaded.model, Labelled):
-        mend = "make one from it: idiolect train classify model.from=MODEL data.train=FILE"
-        raise UserError(f"{model} is a {loaded.settings.kind} model and has no labels", mend)
-    assert loaded.tokenizer is not None
-    if loaded.model.settings.each == "word":
-        return {"tags": tag_words(loaded.model, loaded.tokenizer, [text.split()])[0]}
-    return label_texts(loaded.model, loaded.tokenizer, [text])[0]
+    if model.settings.each == "word":
+        return {"tags": tag_words(model, tokenizer, [text.split()])[0]}
+    return label_texts(model, tokenizer, [text])[0]
 
 
 def label_texts(model: Labelled, tokenizer: Tokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:

@@ -56,6 +56,11 @@ def language_model(loaded: Loaded, name: Path | str) -> LanguageModel:
     return model
 
 
+def reader(loaded: Loaded, name: Path | str) -> LanguageModel:
+    """The model, as one that gives texts a probability, after a source or not. Raises UserError as `language_model`."""
+    return loaded.model if isinstance(loaded.model, SequenceToSequence) else language_model(loaded, name)
+
+
 def generate(
     model: Path | str,
     prompt: str = "",

@@ -78,7 +78,9 @@ class Labels(Stage):
 
     def model(self) -> Any:
         """The body that the recipe describes or starts from, under a new head."""
-        model, report = attach(super().model(), self.head, seed=self.recipe.train.seed)
+        task = self.recipe.doing
+        assert isinstance(task, LabelsTask | TagsTask)
+        model, report = attach(super().model(), self.head, seed=self.recipe.train.seed, freeze=task.freeze_base)
         say(f"head: {len(self.head.labels)} labels; {report.trainable:,} of {report.total:,} parameters are trained")
         return model
 

@@ -20,6 +20,10 @@ EXAMPLE_TEXT = "text.txt"
 """What `recipes show` writes for data.train, which no shipped recipe can know."""
 
 
+GOES_ON = ("continue",)
+"""Recipes that are nothing without a model to start from."""
+
+
 def names() -> dict[str, str]:
     """Every recipe that ships, with the first line of its file as its description."""
     out = {}
@@ -82,6 +86,12 @@ def load(name: str, overrides: Sequence[str] = (), *, text_needed: bool = True) 
             raise UserError(f"{name}: data.train is not given", "add data.train=FILE, or set it in the recipe's [data]")
         data["train"] = [EXAMPLE_TEXT]
     return config.validate(Recipe, merged, name), notes
+
+
+def check_parent(name: str, recipe: Recipe) -> None:
+    """Raises UserError when a shipped recipe that goes on from a model is given none."""
+    if name in GOES_ON and recipe.model.from_ is None:
+        raise UserError(f"{name} goes on from a model, and none is given", "add model.from=FOLDER, a model or a run")
 
 
 def _inherited(base: dict[str, Any], merged: dict[str, Any], overrides: Sequence[str] = ()) -> bool:

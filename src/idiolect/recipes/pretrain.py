@@ -30,7 +30,9 @@ def train(recipe: str | Recipe, overrides: Sequence[str] = (), out: Path | str =
     """
     notes: list[str] = []
     if not isinstance(recipe, Recipe):
-        recipe, notes = load.load(recipe, overrides)
+        name = recipe
+        recipe, notes = load.load(name, overrides)
+        load.check_parent(name, recipe)
     planning.check(recipe)
     run = Run.create(Path(out))
     with run.lock():

@@ -1,0 +1,1 @@
+"""Programs over a model: examples before a question, labels chosen by their probability."""

@@ -1,0 +1,109 @@
+"""In-context learning: examples, with the form of their answers, before what is asked (Brown et al. 2020, section 2).
+
+k examples (shots); k = 0 is the question alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from idiolect.errors import UserError
+
+MANY = 6
+"""Examples beyond which more of them are rarely the way: what does not work with five or six wants fine-tuning."""
+BETWEEN = "\n\n"
+"""What stands between two examples."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How an example is written: `{text}` (or whatever field is given) somewhere before one `{label}`, or the like."""
+
+    template: str
+    given: str = "text"
+    """The field that is asked about."""
+    answer: str = "label"
+    """The field that is answered."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError unless both fields are there, and the answer's once."""
+        gap, asked = f"{{{self.answer}}}", f"{{{self.given}}}"
+        if self.template.count(gap) != 1 or asked not in self.template:
+            what = f"the template {self.template!r} does not have {asked} and one {gap}"
+            raise UserError(what, f'write it like "{asked} … {gap}"')
+
+    def sides(self, text: str) -> tuple[str, str]:
+        """What stands before and after the answer about a text."""
+        before, after = self.template.split(f"{{{self.answer}}}")
+        return before.replace(f"{{{self.given}}}", text), after.replace(f"{{{self.given}}}", text)
+
+    def filled(self, text: str, answer: str) -> str:
+        """A whole example."""
+        before, after = self.sides(text)
+        return before + answer + after
+
+
+LABELS = Form("Text: {text}\nLabel: {label}")
+PAIRS = Form("Input: {source}\nOutput: {target}", "source", "target")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Examples and a question, written in one form."""
+
+    before: str
+    """All that comes before the answer."""
+    after: str
+    """What the form has after it."""
+    shots: int
+    """Examples in it."""
+    tokens: int
+    """Tokens of `before`."""
+    left: int | None
+    """Tokens that the context leaves for the answer, below 0 when it does not fit; None: there is no limit."""
+
+
+def prompt(form: Form, examples: Sequence[tuple[str, str]], text: str, tokenizer: Any, context: int | None) -> Prompt:
+    """Examples (what is given, its answer), then the question about a text."""
+    before, after = form.sides(text)
+    before = BETWEEN.join([*(form.filled(*example) for example in examples), before])
+    tokens = len(tokenizer.encode(before)) + (tokenizer.begin_id is not None)
+    return Prompt(before, after, len(examples), tokens, None if context is None else context - tokens)
+
+
+def fitting(
+    form: Form, examples: Sequence[tuple[str, str]], text: str, tokenizer: Any, context: int | None, room: int
+) -> Prompt:
+    """As `prompt`, with as many of the examples, the first ones, as leave `room` tokens for the answer.
+
+    Raises UserError when the question alone does not.
+    """
+    for shots in range(len(examples), -1, -1):
+        found = prompt(form, examples[:shots], text, tokenizer, context)
+        if found.left is None or found.left >= room:
+            return found
+    what = f"the text takes {found.tokens} tokens in its form, and the model reads {context}"
+    raise UserError(what, "shorten the text, or use a model of longer context")
+
+
+def warnings(asked: int, prompts: Sequence[Prompt]) -> list[str]:
+    """What is to be said of prompts for which so many examples were asked: too many, or more than fit."""
+    tune = "fine-tune instead: idiolect train continue, classify or lora model.from=MODEL (docs/recipes.md)"
+    said = []
+    if asked > MANY:
+        said.append(f"{asked} examples are more than {MANY}, and each takes its part of the context; {tune}")
+    if short := sum(found.shots < asked for found in prompts):
+        said.append(f"in {short} of {len(prompts)} prompts the context has no room for {asked} examples; {tune}")
+    return said
+
+
+def pick(rows: Sequence[Mapping[str, str]], fields: tuple[str, str], shots: int, seed: int) -> list[tuple[str, str]]:
+    """`shots` examples drawn without return; those of fewer shots are the first ones of more, with the same seed."""
+    from idiolect import seeds
+
+    if shots > len(rows):
+        raise UserError(f"{shots} examples are asked for, and there are {len(rows)}", "give a file with more")
+    order = seeds.numpy_generator(seed, "few-shot").permutation(len(rows))[:shots]
+    return [(rows[i][fields[0]], rows[i][fields[1]]) for i in order.tolist()]
