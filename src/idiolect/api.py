@@ -27,6 +27,7 @@ VERBS = {
     "compare_runs": "idiolect.recipes.runs",
     "plot_runs": "idiolect.recipes.runs",
     "generate": "idiolect.decode.verbs",
+    "chat": "idiolect.decode.chat",
     "translate": "idiolect.decode.verbs",
     "explore": "idiolect.decode.verbs",
     "classify": "idiolect.prompt.classify",

@@ -59,6 +59,7 @@ PAGE_STYLE = (
     "dd{margin:0;overflow-wrap:anywhere}"
     "pre{background:var(--panel);padding:.9rem 1.1rem;border-radius:6px;white-space:pre-wrap;overflow-wrap:anywhere;"
     "font:13px/1.5 ui-monospace,monospace;margin:0;unicode-bidi:isolate}"
+    "mark{background:none;color:var(--s2);font-weight:600}"
 )
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -101,6 +102,11 @@ class Report:
     def text(self, title: str, text: str) -> Self:
         """A text as it is, line breaks kept."""
         return self._add(title, f'<pre dir="auto">{_safe(text)}</pre>')
+
+    def marked(self, title: str, stretches: Iterable[tuple[str, bool]]) -> Self:
+        """A text some stretches of which are marked."""
+        parts = [f"<mark>{_safe(text)}</mark>" if marked else _safe(text) for text, marked in stretches]
+        return self._add(title, f'<pre dir="auto">{"".join(parts)}</pre>')
 
     def html(self) -> str:
         """The page."""

@@ -29,6 +29,7 @@ MAKING = {
 
 USING = {
     "generate": "Continue a prompt.",
+    "chat": "A conversation with a model that has learnt to answer.",
     "translate": "Answer a text, or each line of a file, with a sequence-to-sequence model.",
     "explore": "Decoding strategies side by side, the next-token distribution, and maps of what the model looked at.",
     "classify": "The label of a text, or the tag of each of its words.",

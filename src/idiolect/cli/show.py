@@ -162,6 +162,8 @@ def bench(result: Mapping[str, Any], as_json: bool) -> None:
 FIGURES = {
     "loss": "loss (nats)",
     "bits_per_byte": "bits per byte",
+    "loss_other_prompt": "loss after another prompt",
+    "stops": "share of answers that stop",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "entity_f1": "entity F1",
@@ -214,6 +216,54 @@ def streamed(prompt: str, pieces: Iterable[Any]) -> None:
         if not begun:
             print(flush=True)
             print(f"[{piece.finish_reason}]", file=sys.stderr)
+
+
+def conversed(talk: Any) -> None:
+    """A conversation: a line in, an answer out as it is written, until the lines end or /quit."""
+    terminal = sys.stdin.isatty()
+    while True:
+        try:
+            line = _line("> " if terminal else "")
+        except KeyboardInterrupt:
+            line = None
+        if line is None or line.strip() in ("/quit", "/exit"):
+            return
+        if line.strip() == "/reset":
+            talk.reset()
+            print("[all forgotten]", file=sys.stderr)
+        elif line.strip():
+            try:
+                _answered(talk, line)
+            except UserError as error:
+                if not terminal:
+                    raise
+                print(f"{error.what}: {error.mend}", file=sys.stderr)
+
+
+def _line(prompt: str) -> str | None:
+    """The next line of standard input; None at its end. Raises UserError when it is not UTF-8."""
+    try:
+        return input(prompt)
+    except EOFError:
+        return None
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8 (byte {error.start})", "convert it first") from None
+
+
+def _answered(talk: Any, line: str) -> None:
+    """One answer; Ctrl-C ends it and not the conversation."""
+    before, reason = talk.forgotten, None
+    try:
+        for piece in talk.answer(line):
+            print(piece.text, end="", flush=True)
+            reason = piece.finish_reason
+    except KeyboardInterrupt:
+        reason = "interrupted"
+    print(flush=True)
+    if reason != "stop":
+        print(f"[{reason}]", file=sys.stderr)
+    if talk.forgotten > before:
+        print(f"[the first {talk.forgotten} messages no longer fit and are forgotten]", file=sys.stderr)
 
 
 def filled(result: Mapping[str, Any], as_json: bool) -> None:

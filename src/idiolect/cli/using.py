@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from idiolect import api
 from idiolect.cli import show
 from idiolect.cli.options import Flat, Json, KeptIn
-from idiolect.decode.settings import AnswerSettings, DecodeSettings, Pool
+from idiolect.decode.settings import AnswerSettings, ChatSettings, DecodeSettings, Pool
 from idiolect.errors import UserError
 from idiolect.interop.settings import Kind
 
@@ -46,6 +46,41 @@ def generate(
     else:
         pieces = api.generate(model, prompt, settings, count=count, precision=precision, streaming=True)
         show.streamed(prompt, pieces)
+
+
+def chat(
+    model: Path,
+    /,
+    *,
+    message: str | None = None,
+    system: str | None = None,
+    template: str | None = None,
+    settings: Annotated[ChatSettings, Flat] = ChatSettings(),  # noqa: B008
+    precision: KeptIn = "stored",
+    json: Json = False,
+) -> None:
+    """Talk with a model that has learnt to answer, turn after turn; /reset forgets all, /quit ends it.
+
+    From a pipe, each line is a turn.
+
+    Parameters
+    ----------
+    model
+        A model folder or a run folder.
+    message
+        Answer this alone; `-` reads it from standard input.
+    system
+        What the model is told before the conversation.
+    template
+        How the conversation is spelled where the model does not say: instruction, turns, chatml or a .jinja file.
+    """
+    asked = "-" if message is None and json else message
+    asked = None if asked is None else show.text_or_stdin(asked)
+    talk = api.chat(model, asked, settings, system=system, template=template, precision=precision)
+    if asked is None:
+        show.conversed(talk)
+    else:
+        show.text(talk, json)
 
 
 def translate(

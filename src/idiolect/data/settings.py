@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from idiolect.config import Settings
 
@@ -138,5 +138,42 @@ class FramesTask(AnswersTask):
     """The field with the text that is written."""
 
 
-Task = NextTokenTask | SpansTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask | FramesTask
+class ChatTask(AnswersTask):
+    """The answers of conversations: instructions followed, questions answered, turns of a dialogue."""
+
+    kind: Literal["chat"] = "chat"
+    """The task."""
+    template: str | None = None
+    """How conversations are spelled: instruction, turns or chatml, or a .jinja file; unset: as the model in model.from
+    has learnt to, else instruction."""
+    train_on: Literal["responses", "all"] = "responses"
+    """What is learnt: what the assistant says and where it stops, or every token of the conversation."""
+    prompt: str | None = None
+    """What is asked, as a text with fields of a row in braces: Summarise: {dialogue}. Unset: the names of the fields
+    tell (messages; conversations; instruction, input and output; prompt and response; question and answer)."""
+    response: str | None = None
+    """What is answered, likewise: {summary}."""
+    templates: str | None = None
+    """A set of prompts, of which each example gets one: a name (dialogue-summary), a file, or FILE:TASK."""
+    system: str | None = None
+    """What a system message says before every conversation that has none."""
+    metrics: tuple[Literal["exact_match", "rouge", "bleu", "chrf"], ...] = ("rouge",)
+    """What is measured at the end of the model's own answers to held-out prompts; bleu and chrf need sacrebleu."""
+    answers: int = Field(default=100, ge=0)
+    """How many held-out prompts, the first ones, it answers for that, greedily."""
+    answer_tokens: int = Field(default=256, ge=1)
+    """Tokens after which such an answer is cut off: it has not stopped by itself."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ChatTask:
+        if (self.prompt is None) != (self.response is None):
+            raise ValueError("prompt and response are given together or not at all")
+        if self.templates is not None and self.prompt is not None:
+            raise ValueError("templates and prompt exclude each other: both say what is asked")
+        return self
+
+
+Task = (
+    NextTokenTask | SpansTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask | FramesTask | ChatTask
+)
 TaskSettings = Annotated[Task, Field(discriminator="kind")]

@@ -103,7 +103,7 @@ def complete(
         raise ValueError(f"{len(rows)} prompts and {len(keys)} requests")
     for row, piece in pieces(model, tokenizer, rows, settings, keys, until, sources):
         parts[row].append(piece)
-    return [_joined(row) for row in parts]
+    return [joined(row) for row in parts]
 
 
 def pieces(
@@ -193,7 +193,8 @@ def penalty_memory(
     return Seen(prompt.to(logits.device), torch.zeros(logits.shape, dtype=torch.int64, device=logits.device))
 
 
-def _joined(parts: Sequence[Piece]) -> Completion:
+def joined(parts: Sequence[Piece]) -> Completion:
+    """The finished text of all its pieces."""
     reason = parts[-1].finish_reason
     assert reason is not None, "a text ended without a reason"
     return Completion(

@@ -75,6 +75,17 @@ class AnswerSettings(DecodeSettings):
     """Logits are divided by it; 0 is greedy."""
 
 
+class ChatSettings(DecodeSettings):
+    """The same for the answers of a conversation: drawn, but not of the least likely tokens."""
+
+    max_tokens: int = Field(default=512, ge=1)
+    """Most tokens of an answer."""
+    temperature: float = Field(default=0.7, ge=0)
+    """Logits are divided by it; 0 is greedy."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Keep the smallest set of tokens whose probability reaches p."""
+
+
 SAMPLING = (
     "temperature",
     "top_k",

@@ -38,6 +38,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LINEAGE = "lineage.json"
+GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "encoder.json", "vocab.txt")
 TOKENIZER_PARTS = ("merges.txt", "vocab.bpe", "tokenizer_config.json", "special_tokens_map.json")
 """What may lie beside these."""
@@ -108,7 +109,9 @@ def save(
     with files.new_folder(folder, kind="model") as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         files.write_json(new / CONFIG, ids | config)
-        files.write_json(new / "generation_config.json", ids)
+        more = () if tokenizer is None else tokenizer.answer_ends
+        ends = [ids["eos_token_id"], *more] if more else ids["eos_token_id"]  # a list as `transformers` has it
+        files.write_json(new / GENERATION, ids | {"eos_token_id": ends})
         files.write_json(new / LINEAGE, dict(lineage))
         if tokenizer is not None:
             tokenizer.save(new)
@@ -192,6 +195,7 @@ def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer | None:
     for name in (*TOKENIZERS, *TOKENIZER_PARTS, *templates.paths(folder).values()):
         foreign.inside(folder, name)
     tokenizer = Tokenizer.load(folder)
+    tokenizer.answer_ends = _answer_ends(folder, tokenizer)
     # an end of text and a padding token are added to tokenizers without them: past the end, where no text leads
     added = {tokenizer.begin_id, tokenizer.end_id, tokenizer.pad_id}
     made = tokenizer.size - sum(id_ >= vocabulary for id_ in added)
@@ -199,6 +203,13 @@ def _tokenizer(folder: Path, vocabulary: int) -> Tokenizer | None:
         what = f"{folder}: the tokenizer has {made} ids, the model only {vocabulary}"
         raise UserError(what, "load the model with the tokenizer it was trained with")
     return tokenizer
+
+
+def _answer_ends(folder: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What ends a text besides the end of text, as generation_config.json says."""
+    given = foreign.json_object(folder, GENERATION).get("eos_token_id") if (folder / GENERATION).is_file() else None
+    listed = given if isinstance(given, list) else [given]
+    return tuple(i for i in listed if type(i) is int and 0 <= i < tokenizer.size and i != tokenizer.end_id)
 
 
 def _model_type(folder: Path, config: dict[str, Any]) -> str:

@@ -85,6 +85,7 @@ def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
         series = {name: points(metrics, key) for name, key in keys.items()}
         if any(len(curve) > 1 for curve in series.values()):
             report.chart(heading, {name: curve for name, curve in series.items() if curve}, "step", heading)
+    stage.report(report)
     for line in metrics:
         if "sample" in line:
             report.text(f"Written at step {line['step']}", line["sample"])

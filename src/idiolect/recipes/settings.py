@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from idiolect.config import Settings
 from idiolect.data.settings import (
+    ChatTask,
     DataSettings,
     FramesTask,
     LabelsTask,
@@ -41,6 +42,7 @@ MODELS: dict[type[Task], tuple[str, ...]] = {
     TagsTask: ("encoder", *CAUSAL[1:]),
     NeighboursTask: ("cbow",),
     FramesTask: ("seq2seq", "encoder-decoder"),
+    ChatTask: CAUSAL[1:],
 }
 """The model kinds that learn each task; the first task that lists a kind is what it learns unless told otherwise."""
 

@@ -11,6 +11,7 @@ from idiolect.models.build import build
 from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes import parent
 from idiolect.recipes.settings import Recipe
+from idiolect.report import Report
 from idiolect.tokens.tokenizer import Tokenizer
 from idiolect.train.objectives import Objective
 
@@ -76,6 +77,9 @@ class Stage:
     def baselines(self) -> dict[str, dict[str, Any]]:
         """Guesses that know less, by name, with figures of the same names."""
         return {}
+
+    def report(self, report: Report) -> None:
+        """Adds what the task has to say of itself to the page of the run."""
 
     def sample(self, model: Any, seed: int) -> str:
         """Something the model writes, to look at; empty when it writes nothing."""

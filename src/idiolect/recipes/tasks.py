@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from idiolect.recipes import frames, labels, masked, neighbours, next_token, pairs, spans
+from idiolect.recipes import chat, frames, labels, masked, neighbours, next_token, pairs, spans
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
@@ -18,6 +18,7 @@ TASKS: dict[str, Callable[[Recipe, Path], Stage]] = {
     "tags": labels.prepare_tags,
     "neighbours": neighbours.prepare,
     "frames": frames.prepare,
+    "chat": chat.prepare,
 }
 """task.kind → what reads its data, learns its tokenizer into the run folder, and gives its stage."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from idiolect import files
 from idiolect.errors import UserError
@@ -81,7 +81,7 @@ class Examples:
         if kind in SENTENCES:
             rows: Iterator[Any] = _sentences(path, names)
         elif kind in COLUMNS:
-            rows = _columns(path, COLUMNS[kind], names)
+            rows = columns(path, COLUMNS[kind], names)
         else:
             rows = json_rows(path) if kind == ".jsonl" else parquet_rows(path, names)
         for _, row in good(path, rows, self._problem, f"name its fields (now {' and '.join(names)})"):
@@ -111,7 +111,7 @@ class Examples:
             digest.update(f"{kind_of(path, SUFFIXES)} {files.sha256(path)}\n".encode())
         return digest.hexdigest()
 
-    def split(self, share: float) -> tuple[Examples, Examples]:
+    def split(self, share: float) -> tuple[Self, Self]:
         """(training, held-out) examples: the last `share` is held out. Raises UserError when either is empty."""
         if not 0 < share < 1:
             raise UserError(f"a share of {share} cannot be held out", "give a share between 0 and 1, for example 0.1")
@@ -126,14 +126,14 @@ class Examples:
         )
 
 
-def _columns(path: Path, separator: str, names: Sequence[str]) -> Iterator[Any]:
-    """The lines of a csv or tsv file as mappings; quotes mean something in csv files only."""
+def columns(path: Path, separator: str, names: Sequence[str]) -> Iterator[Any]:
+    """The lines of a csv or tsv file as mappings, of all columns if none is named; quotes count in csv files only."""
     text = lines(decoded(path), path)
     if separator == ",":
         rows = csv.reader(text, strict=True)
     else:
         rows = csv.reader(text, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
-    numbered = all(name.isdecimal() for name in names)
+    numbered = bool(names) and all(name.isdecimal() for name in names)
     header: list[str] | None = None
     while True:
         try:

@@ -219,12 +219,17 @@ def json_rows(path: Path) -> Iterator[Any]:
     for line in lines(chunks(path), path, b"\n"):
         if not line.strip():
             continue
-        try:
-            yield json.loads(line, parse_constant=_refuse, object_pairs_hook=_once)
-        except UnicodeDecodeError:
-            yield ValueError("not UTF-8")
-        except (ValueError, RecursionError) as error:
-            yield ValueError(f"not JSON ({error})")
+        yield json_value(line)
+
+
+def json_value(text: bytes) -> Any:
+    """The value that a text of JSON stands for, or a ValueError: why it stands for none."""
+    try:
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+    except UnicodeDecodeError:
+        return ValueError("not UTF-8")
+    except (ValueError, RecursionError) as error:
+        return ValueError(f"not JSON ({error})")
 
 
 def _refuse(constant: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from collections.abc import Iterator, Mapping
@@ -182,7 +183,22 @@ def kind_of(spec: Spec) -> str:
     return {"BPE": "bpe", "WordPiece": "wordpiece", "WordLevel": "word", "Unigram": "unigram"}[spec["model"]["type"]]
 
 
-def _steps(component: Mapping[str, Any] | None, inside: str) -> Iterator[Mapping[str, Any]]:
+def unprefixed(spec: Spec) -> tuple[Spec | None, bool]:
+    """(the spec without a space put before each text, or None if it puts none; whether after control tokens too)."""
+    found, always = copy.deepcopy(spec), False
+    for step in _steps(found["pre_tokenizer"], "pretokenizers"):
+        if step["type"] == "Metaspace" and step.get("prepend_scheme") != "never":
+            always |= step.get("prepend_scheme") != "first"
+            step["prepend_scheme"] = "never"
+        elif step.get("add_prefix_space"):
+            always, step["add_prefix_space"] = True, False
+    for step in _steps(found["normalizer"], "normalizers"):
+        if step["type"] == "Prepend":
+            always, step["prepend"] = True, ""
+    return (None if found == spec else found), always
+
+
+def _steps(component: dict[str, Any] | None, inside: str) -> Iterator[dict[str, Any]]:
     """The component, or the components of a sequence of them, flat."""
     if component is None:
         return

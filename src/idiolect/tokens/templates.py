@@ -1,4 +1,4 @@
-"""Chat templates: the programs by which other people's folders spell a conversation. Kept word for word, never run.
+"""Chat templates as they lie in folders: the programs that spell a conversation. Kept word for word; `chat` runs them.
 
 `transformers` has them in tokenizer_config.json, as one text or a list of named ones, or in files of their own, which
 count for more. They are written as files, the one called `default` as chat_template.jinja.
@@ -29,7 +29,7 @@ def paths(folder: Path) -> dict[str, str]:
 
 def read(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     """The templates of a folder with this tokenizer_config.json, by name. Raises UserError for what is none."""
-    own = {name: _text(folder / path) for name, path in paths(folder).items()}
+    own = {name: read_file(folder / path) for name, path in paths(folder).items()}
     given = config.get("chat_template")
     if not own and given is not None:
         named = given if isinstance(given, list) else [{"name": DEFAULT, "template": given}]
@@ -52,7 +52,8 @@ def write(folder: Path, templates: dict[str, str]) -> None:
         files.write_text(folder / (FILE if name == DEFAULT else f"{FOLDER}/{name}{ENDING}"), text)
 
 
-def _text(path: Path) -> str:
+def read_file(path: Path) -> str:
+    """The template in a file. Raises UserError for what cannot be read as one."""
     with files.reading(path):
         if path.stat().st_size > LARGEST:
             raise _wrong(path, f"it is larger than {LARGEST >> 20} MB")

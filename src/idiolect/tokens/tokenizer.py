@@ -109,7 +109,9 @@ class Tokenizer:
         self._cut = describe.may_cut(self._spec)
         self._frame = describe.frame(self._spec) or ([self.begin_id], [])
         self.templates: dict[str, str] = {}
-        """Chat templates that came with it, by name: kept, never run."""
+        """Chat templates that came with it, by name; `chat` runs them."""
+        self.answer_ends: tuple[int, ...] = ()
+        """Control tokens that end an answer besides `end_id`."""
         canonical = json.dumps(self._spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         self.fingerprint = hashlib.sha256(canonical.encode()).hexdigest()
         """SHA-256 of tokenizer.json in canonical form."""
@@ -121,16 +123,32 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies are built anew: the library's own copy would forget that control tokens in a text are text."""
-        return Tokenizer, (self._spec, self._roles, self.kind, self.loses), {"templates": self.templates}
+        return (
+            Tokenizer,
+            (self._spec, self._roles, self.kind, self.loses),
+            {"templates": self.templates, "answer_ends": self.answer_ends},
+        )
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The control tokens as `transformers` calls and spells them."""
+        found: dict[str, str | None]
+        found = {"bos": self._roles.begin, "eos": self._roles.end, "pad": self._roles.pad}
+        found |= {"unk": self._roles.unknown, "mask": self._roles.mask}
+        return {f"{name}_token": token for name, token in found.items() if token is not None}
+
+    def respecified(self, spec: describe.Spec, roles: Roles | None = None) -> Tokenizer:
+        """A tokenizer of another content, with all else that this one has."""
+        made = Tokenizer(spec, roles or self._roles, self.kind, self.loses)
+        made.templates, made.answer_ends = self.templates, self.answer_ends
+        return made
 
     def with_mask(self) -> Tokenizer:
         """This tokenizer, or where it has no mask token, one that has it after all other ids."""
         if self.mask_id is not None:
             return self
         spec = copy.deepcopy(self._spec)
-        made = Tokenizer(spec, replace(self._roles, mask=folder.add(spec, MASK)), self.kind, self.loses)
-        made.templates = self.templates
-        return made
+        return self.respecified(spec, replace(self._roles, mask=folder.add(spec, MASK)))
 
     def with_sentinels(self, n: int) -> Tokenizer:
         """This tokenizer, or where it has fewer sentinels, one that has n, the new ones after all other ids."""
@@ -139,9 +157,7 @@ class Tokenizer:
         spec = copy.deepcopy(self._spec)
         for number in range(len(self.sentinels), n):
             folder.add(spec, SENTINEL.format(number))
-        made = Tokenizer(spec, self._roles, self.kind, self.loses)
-        made.templates = self.templates
-        return made
+        return self.respecified(spec)
 
     @functools.cached_property
     def sentinels(self) -> np.ndarray:
@@ -310,16 +326,10 @@ class Tokenizer:
         """
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": self._roles.end,
-            "bos_token": self._roles.begin,
-            "pad_token": self._roles.pad,
+            **self.names,
             "clean_up_tokenization_spaces": False,
             "idiolect": {"kind": self.kind, "loses": list(self.loses)},
         }
-        if self._roles.unknown is not None:
-            config["unk_token"] = self._roles.unknown
-        if self._roles.mask is not None:
-            config["mask_token"] = self._roles.mask
         files.write_text(path / "tokenizer.json", json.dumps(self._spec, ensure_ascii=False, indent=1) + "\n")
         files.write_json(path / "tokenizer_config.json", config)
         templates.write(path, self.templates)

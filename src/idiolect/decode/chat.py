@@ -1,0 +1,92 @@
+"""The verb `chat`: a conversation with a model that has learnt to answer, turn after turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from idiolect.decode.generate import Completion, Piece, joined, stream
+from idiolect.decode.settings import ChatSettings, Precision
+from idiolect.decode.verbs import language_model, load_with_tokenizer
+from idiolect.errors import UserError
+from idiolect.models.contract import LanguageModel
+from idiolect.tokens.chat import ASSISTANT, SYSTEM, USER, Chat, of
+
+PLAIN = ChatSettings()
+ROOM = 4
+"""An answer has a quarter of the context, or what it asks for if that is less; older turns are forgotten for it."""
+
+
+class Conversation:
+    """What was said so far, and who answers."""
+
+    def __init__(self, model: LanguageModel, chat: Chat, settings: ChatSettings, system: str | None = None) -> None:
+        self.model, self.chat = model, chat
+        ends = (*settings.stop_tokens, *chat.ends, *chat.tokenizer.answer_ends)
+        self.settings = settings.model_copy(update={"stop_tokens": tuple(dict.fromkeys(ends))})
+        self._system = [{"role": SYSTEM, "content": system}] if system else []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all that was said."""
+        self.messages: list[dict[str, str]] = [*self._system]
+        """What was said, the system message included."""
+        self.forgotten = 0
+        """Messages at the beginning that no longer fit and are not read."""
+
+    def answer(self, message: str) -> Iterator[Piece]:
+        """What the model answers, piece by piece; both are then part of the conversation.
+
+        An answer that is not heard to its end is remembered as far as it was. Raises UserError for a message that is
+        too long for the model, which is then not part of it.
+        """
+        turn = sum(said["role"] == USER for said in self.messages)
+        ids = self._read([*self.messages, {"role": USER, "content": message}])
+        self.messages.append({"role": USER, "content": message})
+        parts: list[str] = []
+        try:
+            for piece in stream(self.model, self.chat.tokenizer, ids, self.settings, turn):
+                parts.append(piece.text)
+                yield piece
+        finally:
+            self.messages.append({"role": ASSISTANT, "content": "".join(parts)})
+
+    def _read(self, messages: list[dict[str, str]]) -> list[int]:
+        """The ids up to the answer, without the oldest turns where they leave it no room."""
+        context, first = self.model.context, len(self._system)
+        starts = [i for i in range(first, len(messages)) if messages[i]["role"] == USER]
+        for start in starts:
+            ids = self.chat.render([*messages[:first], *messages[start:]], reply=True).ids.tolist()
+            room = 1 if start == starts[-1] else min(self.settings.max_tokens, (context or 0) // ROOM)
+            if context is None or len(ids) + room - 1 <= context:
+                self.forgotten = start - first
+                return ids
+        raise UserError(
+            f"the message has {len(ids)} tokens with what stands around it, the model reads at most {context}",
+            "shorten it",
+        )
+
+
+def chat(
+    model: Path | str,
+    message: str | None = None,
+    settings: ChatSettings = PLAIN,
+    *,
+    system: str | None = None,
+    template: str | None = None,
+    precision: Precision = "stored",
+) -> dict[str, Any] | Conversation:
+    """What a model answers a message: "text", "ids", "logprobs", "finish_reason" and the "messages" so far.
+
+    Without a message, the `Conversation`, to be gone on with. `template` names the chat template (see `tokens.chat.of`)
+    where it is not to be the model's own. Raises UserError for a model that has none.
+    """
+    loaded = load_with_tokenizer(model, precision)
+    writing = language_model(loaded, model)
+    assert loaded.tokenizer is not None
+    conversation = Conversation(writing, of(loaded.tokenizer, template), settings, system)
+    if message is None:
+        return conversation
+    found: Completion = joined(list(conversation.answer(message)))
+    return {**vars(found), "messages": conversation.messages}
