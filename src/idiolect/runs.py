@@ -57,6 +57,8 @@ class Run:
         self.recipe = folder / "recipe.toml"
         self.plan = folder / "plan.json"
         self.metrics = folder / "metrics.jsonl"
+        self.ledger = folder / "ledger.json"
+        """What a model that is tuned knew before."""
         self.checkpoints = folder / "checkpoints"
         self.model = folder / "model"
         self.report = folder / "report.html"

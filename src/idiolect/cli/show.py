@@ -192,8 +192,21 @@ def trained(result: Mapping[str, Any], as_json: bool) -> int:
         ]
         if figures:
             print(f"held-out {', '.join(figures)}")
+        if result.get("forgetting"):
+            forgotten(result["forgetting"])
         print(f"report {result['report']}" if result.get("report") else f"resume with: idiolect resume {result['run']}")
     return int(Exit.STOPPED if result.get("stopped") else Exit.DONE)
+
+
+def forgotten(result: Mapping[str, Any]) -> None:
+    """The forgetting ledger, and what can be done where something got worse."""
+    from idiolect.recipes.finish import LEDGER, ledger_rows
+
+    print("\n" + lines(LEDGER, ledger_rows(dict(result))))
+    if result["forgotten"]:
+        print(f"worse than the tolerance of {result['tolerance']:g}: {', '.join(result['forgotten'])}")
+        print(f"it may help: {result['offer']}")
+    print()
 
 
 def verified(result: Mapping[str, Any], as_json: bool) -> int:

@@ -85,11 +85,12 @@ def evaluate(
     return table.compare(rows)
 
 
-def evaluate_masks(model: Encoder, tokenizer: Tokenizer, shards: Shards) -> Filled:
-    """Every document of `shards`, read in windows of the context, with always the same tokens hidden."""
+def evaluate_masks(model: Encoder, tokenizer: Tokenizer, shards: Shards, *, limit_tokens: int | None = None) -> Filled:
+    """Every document of `shards` (or the first `limit_tokens` of them), with always the same tokens hidden."""
     how, context = masking(tokenizer, MaskedTask().share, MaskedTask().whole_words), model.settings.context
     marks = {"begin_id": tokenizer.begin_id, "end_id": tokenizer.end_id, "pad_id": tokenizer.pad_id}
-    held = held_out(shards, context=context, rows=max(1, scorer.ROWS // context), **marks)
+    rows = max(1, scorer.ROWS // context)
+    held = held_out(shards, context=context, rows=rows, limit_tokens=limit_tokens, **marks)
     return fill_in(model, held_out_masks(held, how), how.mask_id)
 
 

@@ -8,6 +8,7 @@ from idiolect import __version__, config, devices
 from idiolect.interop import folder
 from idiolect.models.ngram import NGram
 from idiolect.recipes import watch
+from idiolect.recipes.ledger import Ledger
 from idiolect.recipes.prepare import say
 from idiolect.recipes.stage import Stage
 from idiolect.report import Report
@@ -41,6 +42,8 @@ def finish(run: Run, stage: Stage, model: Any, steps: int, totals: watch.Totals,
         "baselines": stage.baselines(),
         **spent(totals, recipe.resolved.device if recipe.resolved else "cpu"),
     }
+    if run.ledger.exists() and (ledger := Ledger.of(run, stage)):
+        about["forgetting"] = ledger.end(model)
     lineage = {
         "idiolect": __version__,
         "recipe": config.dump(recipe),
@@ -81,7 +84,12 @@ def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
     guesses = {"this model": validation, **about["baselines"]}
     rows = [[name, *(figures.get(key) for key in stage.curves)] for name, figures in guesses.items()]
     report.table(["", *map(title, stage.curves)], rows, "Beside the baselines")
-    for heading, keys in CURVES.items():
+    curves = dict(CURVES)
+    if forgetting := about.get("forgetting"):
+        report.table(LEDGER, ledger_rows(forgetting), "What the model knew before, and knows after")
+        names = {measure: [p["probe"] for p in forgetting["probes"] if p["measure"] == measure] for measure in MEASURES}
+        curves |= {f"probes ({key})": {name: f"probe.{name}" for name in some} for key, some in names.items()}
+    for heading, keys in curves.items():
         series = {name: points(metrics, key) for name, key in keys.items()}
         if any(len(curve) > 1 for curve in series.values()):
             report.chart(heading, {name: curve for name, curve in series.items() if curve}, "step", heading)
@@ -96,6 +104,21 @@ def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
 def title(figure: str) -> str:
     """A figure's key, for people."""
     return "loss (nats)" if figure == "loss" else figure.replace("_", " ")
+
+
+LEDGER = ("probe", "measure", "before", "after", "worse by", "")
+MEASURES = ("bits per byte", "nats a token", "accuracy")
+
+
+def ledger_rows(forgetting: dict[str, Any]) -> list[list[Any]]:
+    """The forgetting ledger as a table with the header LEDGER: the run's own text first, then the probes."""
+    before, after = forgetting["domain"]["before"], forgetting["domain"]["after"]
+    rows: list[list[Any]] = [["held out", title(key), before[key], after.get(key), None, ""] for key in before]
+    for found in forgetting["probes"]:
+        worse = found["worse"] if found["measure"] == "accuracy" else f"{found['worse']:+.1%}"
+        said = "forgotten" if found["forgotten"] else ""
+        rows.append([found["probe"], found["measure"], found["before"], found["after"], worse, said])
+    return rows
 
 
 CURVES = {

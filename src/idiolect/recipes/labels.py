@@ -130,6 +130,10 @@ class Labels(Stage):
                     guesses[i][: len(found)] = [self.head.labels[label] for label in found]
         return self._figures(nats / labels, guesses)
 
+    def replay_offer(self) -> str:
+        """As in every stage; a head can learn alone."""
+        return f"task.freeze_base=true, which learns the head alone; {super().replay_offer()}"
+
     def _counts(self) -> Counter[str]:
         """How often each label occurs in training."""
         return Counter(name for names in self.train.truth for name in names)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idiolect import files
+from idiolect import config, files
 from idiolect.config import Settings
 from idiolect.errors import UserError
 from idiolect.interop import folder
@@ -25,8 +25,12 @@ from idiolect.models.settings import (
     NGramSettings,
     SideSettings,
 )
+from idiolect.recipes.settings import Recipe
+from idiolect.runs import Run
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import Tokenizer
+from idiolect.train import checkpoint
+from idiolect.train.optimisers import Optimizer
 
 
 def inherit(base: Mapping[str, Any], merged: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -123,6 +127,35 @@ def weights(settings: FamilySettings) -> Network:
     model.tie()
     model.model_type = parent.model_type
     return model
+
+
+def take_optimizer(recipe: Recipe, model: Any, optimizer: Optimizer) -> str:
+    """Gives the optimiser what the parent's own run kept of it, where the recipe wants it; returns what was done.
+
+    It belongs to a checkpoint of that run with the very weights that the model starts from. So training on one text
+    and then going on with another is one run on the first and then the second, bit for bit.
+    """
+    if recipe.train.optimizer_from == "fresh":
+        return "optimiser: fresh, as train.optimizer_from says"
+    assert recipe.model.from_ is not None
+    run = Run(folder.find(recipe.model.from_).parent)
+    if not run.recipe.is_file() or not run.steps():
+        return "optimiser: fresh, for the model comes without the checkpoints of its run"
+    kind = config.read_toml(run.recipe).get("train", {}).get("optimizer")
+    if kind != recipe.train.optimizer:
+        return f"optimiser: fresh, for that of {run.folder} was {kind}"
+    ours = model.state_dict()
+    for step in reversed(run.steps()):
+        try:
+            found = checkpoint.peek(run, step)
+        except UserError as error:
+            return f"optimiser: fresh, for {error.what}"
+        if ours.keys() == found.model.keys() and all(torch.equal(found.model[k], x.cpu()) for k, x in ours.items()):
+            optimizer.load_tensors(
+                {k: x for k, x in found.optimizer.items() if k.rpartition("/")[0] in optimizer.named}
+            )
+            return f"optimiser: goes on from what it remembered at step {step} of {run.folder}"
+    return f"optimiser: fresh, for no checkpoint of {run.folder} has the weights that this run starts from"
 
 
 def put_encoder(model: EncoderDecoder, settings: EncoderDecoderSettings) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from idiolect import config, files
 from idiolect.data.batch import Batch
-from idiolect.recipes import finish, load, planning, tasks, watch
+from idiolect.recipes import finish, load, parent, planning, tasks, watch
 from idiolect.recipes.next_token import NextToken
 from idiolect.recipes.prepare import say
 from idiolect.recipes.settings import Recipe
@@ -99,6 +99,8 @@ def neural(run: Run, stage: Stage, step: int | None, extra: Sequence[Hook]) -> E
     resolved = resolve_once(run, recipe, model, batch_at, objective)
     optimizer, memory = optimisers.build(model, recipe.train, resolved.precision), Memory(resolved)
     with watch.watching(run, stage, resolved, model, optimizer, memory, step) as watched:
+        if watched.step == 0 and recipe.model.from_ is not None:
+            say(parent.take_optimizer(recipe, model, optimizer))
         try:
             reason = fit(
                 model,

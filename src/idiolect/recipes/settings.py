@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import model_validator
@@ -21,6 +22,7 @@ from idiolect.data.settings import (
     Task,
     TaskSettings,
 )
+from idiolect.evaluate.settings import ForgettingSettings
 from idiolect.models.settings import ModelSettings
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.train.settings import (
@@ -50,6 +52,9 @@ MODELS: dict[type[Task], tuple[str, ...]] = {
 class Recipe(Settings):
     """Text, tokenizer, model, and how the one is learnt from the other."""
 
+    probes: dict[str, Path] = {}
+    """Files whose figures are watched in a run that starts from a model, by names of yours: text, or rows with text
+    and label."""
     data: DataSettings
     """The text."""
     task: TaskSettings | None = None
@@ -62,6 +67,8 @@ class Recipe(Settings):
     """The fit."""
     validation: ValidationSettings = ValidationSettings()
     """The held-out text."""
+    forgetting: ForgettingSettings = ForgettingSettings()
+    """What a model that is tuned must not lose."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """What is saved, and when."""
     sample: SampleSettings = SampleSettings()

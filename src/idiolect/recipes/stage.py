@@ -81,6 +81,10 @@ class Stage:
     def report(self, report: Report) -> None:
         """Adds what the task has to say of itself to the page of the run."""
 
+    def replay_offer(self) -> str:
+        """What may keep a model that is tuned so from forgetting, in the recipe's own keys."""
+        return "fewer train.steps, or a lower train.learning_rate"
+
     def sample(self, model: Any, seed: int) -> str:
         """Something the model writes, to look at; empty when it writes nothing."""
         return ""

@@ -9,6 +9,7 @@ from typing import Any
 
 from idiolect import files, track
 from idiolect.errors import UserError
+from idiolect.recipes.ledger import Ledger
 from idiolect.recipes.prepare import say
 from idiolect.recipes.stage import Stage
 from idiolect.runs import Run
@@ -59,6 +60,7 @@ class Watched:
         )
         self.remembering: dict[str, Any] = {"loop": memory, "validate": self.validate, "totals": self.totals}
         self.trackers: list[track.Tracker] = []
+        self.ledger: Ledger | None = None
 
     def write(self, figures: dict[str, Any]) -> None:
         """One line of metrics, here and wherever the recipe sends them."""
@@ -120,7 +122,9 @@ class Watched:
             self.save("interval")
 
     def _score(self) -> dict[str, float]:
-        """The held-out figures worth a curve."""
+        """The held-out figures worth a curve; those of the ledger's probes go into the metrics beside them."""
+        if self.ledger is not None:
+            self.write({"step": self.step, **self.ledger.now(self.model)})
         found = self.stage.score(self.model, self.recipe.validation.tokens)
         return {key: float(found[key]) for key in self.stage.curves if found.get(key) is not None}
 
@@ -157,6 +161,9 @@ def watching(
         watched.trackers = track.start(names, run.folder, json.loads(recipe.model_dump_json()), watched.step)
         for tracker in watched.trackers:
             stack.callback(tracker.finish)
+        watched.ledger = Ledger.of(run, stage)
+        if watched.ledger is not None and watched.step == 0:
+            watched.ledger.begin(model)
         watched.hooks = [
             watched.count,
             watched.totals,

@@ -20,6 +20,9 @@ class TrainSettings(Settings):
     """Parts a batch is cut into, one forward and backward each; the result is the same, the memory less."""
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     """adamw; muon (2-D hidden weights by Muon, the rest by AdamW); sgd."""
+    optimizer_from: Literal["auto", "fresh"] = "auto"
+    """What the optimiser remembers before the first step of a run that starts from a model: auto takes over what the
+    model's own run kept, where there is a checkpoint of the same weights and optimiser; fresh begins with nothing."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Highest learning rate."""
     muon_learning_rate: float = Field(default=0.02, gt=0)
