@@ -60,6 +60,12 @@ class Labelled(Network):
         return {}
 
     @property
+    def before(self) -> int:
+        """Positions that a soft prompt takes of the context."""
+        prompt = getattr(self.base, "prompt", None)
+        return 0 if prompt is None else len(prompt)
+
+    @property
     def compiles(self) -> bool:
         """Whether torch.compile helps the body."""
         return getattr(self.base, "compiles", True)
@@ -131,9 +137,13 @@ def attach(base: Network, settings: LabelledSettings, *, seed: int, freeze: bool
     return model, Report.of(model, (*gone, *new))
 
 
-def frame(base: Body, tokenizer: Tokenizer) -> Frame:
-    """How a text is framed for the body: a causal one reads no end, so that its last token is the text's own."""
+def frame(base: Body, tokenizer: Tokenizer, before: int = 0) -> Frame:
+    """How a text is framed for the body: a causal one reads no end, so that its last token is the text's own.
+
+    before: positions that a soft prompt takes of the context.
+    """
     row = tokenizer.framed([-1]) if base.kind == "encoder" else [tokenizer.begin_id, -1]
     text = row.index(-1)
-    context = None if isinstance(base, RecurrentSettings) else base.context  # theirs only cuts windows of long texts
+    recurrent = isinstance(base, RecurrentSettings)  # whose context only cuts windows of long texts
+    context = None if recurrent else base.context - before
     return Frame(tuple(row[:text]), tuple(row[text + 1 :]), context)

@@ -121,7 +121,7 @@ def plan(result: Mapping[str, Any], as_json: bool) -> None:
 
     memory = [(name, size(count)) for name, count in result["memory_bytes"].items()]
     print(lines(["peak memory", ""], memory))
-    for key in ("parameters_active", "flops", "tokens", "tokens_per_parameter"):
+    for key in ("parameters_trained", "parameters_active", "flops", "tokens", "tokens_per_parameter"):
         if result.get(key) is not None:
             print(f"{key.replace('_', ' ')}: {shown(result[key])}")
     for note in result.get("notes", ()):

@@ -32,7 +32,7 @@ def label(model: Labelled, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
 
 def label_texts(model: Labelled, tokenizer: Tokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:
     """Each text's "label" and the "probabilities" by name, the likeliest first."""
-    around = frame(model.settings.base, tokenizer)
+    around = frame(model.settings.base, tokenizer, model.before)
     encoded = tokenizer.encode_batch(texts)
     for ids in encoded:
         if around.room is not None and len(ids) > around.room:
@@ -48,7 +48,7 @@ def label_texts(model: Labelled, tokenizer: Tokenizer, texts: Sequence[str]) -> 
 
 def tag_words(model: Labelled, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> list[list[dict[str, Any]]]:
     """Each sentence's words with the likeliest "tag" of each and its "probability"."""
-    around, last = frame(model.settings.base, tokenizer), model.settings.pool == "last"
+    around, last = frame(model.settings.base, tokenizer, model.before), model.settings.pool == "last"
     rows = []
     for words, pieces in zip(sentences, encode_words(sentences, tokenizer), strict=True):
         rows.append(around.of_words(pieces, last=last))

@@ -26,7 +26,7 @@ POSITIONS = 1 << 12
 def source_ids(model: LanguageModel, tokenizer: Any, text: str) -> Tensor:
     """A text as a source, int64 [S]: its tokens and the end of the text. Raises UserError when it is too long."""
     ids = [*tokenizer.encode(text), tokenizer.end_id]
-    most = model.settings.longest_source  # type: ignore[attr-defined]
+    most = getattr(model, "longest_source", model.settings.longest_source)  # type: ignore[attr-defined]
     if most is not None and len(ids) > most:
         raise UserError(f"the text has {len(ids)} tokens, the model reads at most {most}", "shorten it, or cut it up")
     return torch.tensor(ids)

@@ -47,7 +47,7 @@ def of_model(model: Any, tokenizer: Tokenizer, text: str | None = None) -> list[
     words = np.flatnonzero(tokenizer.content)[:2].tolist() if text is None else tokenizer.encode(text)
     ids, labels, given = [tokenizer.begin_id, *words], [*words, tokenizer.end_id], {}
     if isinstance(model, Labelled):
-        ids = frame(model.settings.base, tokenizer).of(np.array(words, dtype=np.int64)).tolist()
+        ids = frame(model.settings.base, tokenizer, model.before).of(np.array(words, dtype=np.int64)).tolist()
         labels = [0] * (len(ids) if model.settings.each == "word" else 1)
     elif hasattr(model, "encode"):
         features = model.settings.source_features

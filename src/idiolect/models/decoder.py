@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -24,6 +25,8 @@ from idiolect.models.settings import DecoderSettings, TransformerSettings
 
 BLOCK = 64
 """Slots of the cache are read in multiples of this many: a step costs what it must, and few shapes are compiled."""
+PROMPT = -2
+"""The segment that a soft prompt is (-1 is padding's)."""
 Rope = tuple[Tensor, Tensor] | None
 Masks = dict[int | None, tuple[Tensor | None, Tensor | None]]
 """By window: the mask of a block that has it, or in its place the first position that each query reads."""
@@ -42,17 +45,20 @@ class Decoder(Network):
     """A decoder-only transformer (Vaswani et al. 2017; GPT-2, Llama and their descendants)."""
 
     settings: DecoderSettings
+    prompt: nn.Parameter | None
+    """[n, D] before every text, where `adapt` puts one there."""
 
     def __init__(self, settings: DecoderSettings, vocabulary: int) -> None:
         super().__init__()
         self.settings = s = settings
         self.vocabulary = vocabulary
-        self.context = s.context
+        self.context: int = s.context
         D = s.width
         self.compiles = s.experts is None  # how many tokens an expert gets is another number in every step
         self.minds_padding = s.experts is not None or self.bound is not None  # unless it is a segment of its own
         self.embedding = nn.Embedding(vocabulary, D)
         self.position = nn.Embedding(s.context, D) if s.position == "learned" else None
+        self.register_parameter("prompt", None)
         self.dropout = nn.Dropout(s.dropout)
         self.blocks = nn.ModuleList(self._block(layer) for layer in range(s.layers))
         self.norm = nn.Identity() if s.norm_place == "residual" else layers.norm(D, s)
@@ -69,9 +75,12 @@ class Decoder(Network):
         """Fills the parameter `name` in place."""
         layers.initialise(name, weights, generator, self.settings)
 
-    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """ids [B, T], positions [T] or [B, T] → the first block's input [B, T, D]."""
-        x: Tensor = self.embedding(ids)
+    def embed(self, ids: Tensor, positions: Tensor, prompt: Tensor | None = None) -> Tensor:
+        """ids [B, T], positions [T] or [B, T] → the first block's input [B, T, D].
+
+        A prompt [n, D] comes before the ids of every row; positions and result then are of n + T.
+        """
+        x: Tensor = layers.prompted(prompt, self.embedding(ids))
         if self.settings.scaled_embedding:
             x = x * x.new_tensor(self.settings.width**0.5)  # rounded to the type of x, as Gemma's is
         if self.position is not None:
@@ -117,13 +126,19 @@ class Decoder(Network):
         With segments [B, T] a position reads only its own segment, and positions start anew in each. Raises UserError
         when T is longer than the context.
         """
-        T, s = ids.shape[1], self.settings
-        if s.context < T:
-            raise UserError(f"{T} tokens are more than the context of {s.context}", "shorten the text")
-        index = torch.arange(T, device=ids.device)
+        T, n = ids.shape[1], 0 if self.prompt is None else len(self.prompt)
+        if self.context < T:
+            raise UserError(f"{T} tokens are more than the context of {self.context}", "shorten the text")
+        index = torch.arange(n + T, device=ids.device)
         positions = index if segments is None else layers.positions_within(segments)
-        x = self.embed(ids, positions)
-        masks = self._masks(x, index, None if segments is None else positions)
+        if n and segments is not None:
+            segments, positions = F.pad(segments, (n, 0), value=PROMPT), F.pad(positions + n, (n, 0))
+            positions[:, :n] = index[:n]
+        x = self.embed(ids, positions, self.prompt)
+        if n and segments is not None:
+            masks = self._prompted_masks(index, positions, segments)
+        else:
+            masks = self._masks(x, index, None if segments is None else positions)
         for block, turned, window in zip(
             self.blocks, self.ropes(positions, self.outgrown(T, segments)), self.windows()
         ):
@@ -133,7 +148,7 @@ class Decoder(Network):
             else:
                 x = block(x, turned, mask, first=first)
         self.auxiliary = self._balance(segments)
-        out: Tensor = self.norm(x)
+        out: Tensor = self.norm(x[:, n:])
         return out
 
     def outgrown(self, T: int, segments: Tensor | None = None) -> Tensor | None:
@@ -164,6 +179,19 @@ class Decoder(Network):
                 masks[window] = layers.between(first, index).view(-1, 1, T, T), None
         return masks
 
+    def _prompted_masks(self, index: Tensor, positions: Tensor, segments: Tensor) -> Masks:
+        """The same where several segments follow one soft prompt, which each of them reads as if it were alone.
+
+        What the prompt's own positions hold depends on nothing after them, so once is enough for all.
+        """
+        allowed = (segments[:, :, None] == segments[:, None]) | (segments == PROMPT)[:, None]  # [B, n + T, n + T]
+        allowed &= index[:, None] >= index
+        apart = positions[:, :, None] - positions[:, None]
+        return {
+            window: ((allowed if window is None else allowed & (apart < window))[:, None], None)
+            for window in set(self.windows())
+        }
+
     def _balance(self, segments: Tensor | None) -> Tensor | None:
         """The weighted mean over the layers of how uneven their experts' loads were, while training."""
         e = self.settings.experts
@@ -181,13 +209,32 @@ class Decoder(Network):
     ) -> KeyValues:
         """An empty cache of `batch` rows for `length` tokens. Raises UserError when that exceeds the context."""
         assert source is None and source_lengths is None, "a decoder has no source"
-        if length > self.settings.context:
-            raise UserError(f"{length} tokens are more than the context of {self.settings.context}", "ask for fewer")
-        state = empty_cache(self.settings, batch, length, self.embedding.weight)
+        if length > self.context:
+            raise UserError(f"{length} tokens are more than the context of {self.context}", "ask for fewer")
+        n = 0 if self.prompt is None else len(self.prompt)
+        state = empty_cache(self.settings, batch, n + length, self.embedding.weight)
+        if self.prompt is not None:
+            self._read_prompt(state, self.prompt)
         if self.bound is not None:
             state.ids = torch.zeros(batch, length + 1, dtype=torch.int64, device=state.lengths.device)
             state.long = torch.zeros_like(state.lengths, dtype=torch.bool)
         return state
+
+    @torch.no_grad()
+    def _read_prompt(self, state: KeyValues, prompt: Tensor) -> None:
+        """Puts the keys and values of a soft prompt [n, D] before all rows of an empty cache."""
+        index, n = torch.arange(len(prompt), device=prompt.device), len(prompt)
+        x = self.embed(index.new_empty(1, 0), index, prompt)
+        for block, keys, values, turned, window in zip(
+            self.blocks, state.keys, state.values, self.ropes(index, None), self.windows(), strict=True
+        ):
+
+            def cache(k: Tensor, v: Tensor, keys: Tensor = keys, values: Tensor = values) -> tuple[Tensor, Tensor]:
+                keys[:, :, :n], values[:, :, :n] = k.to(keys.dtype), v.to(values.dtype)
+                return k, v
+
+            x = block(x, turned, layers.reach(index, index, window), cache=cache)
+        state.before = state.used = n
 
     @torch.no_grad()
     def step(
@@ -215,7 +262,7 @@ class Decoder(Network):
             state.lengths = state.lengths + (T if lengths is None else lengths)
             return logits, state
         ids = layers.blank(ids, lengths)
-        positions = state.lengths[:, None] + torch.arange(T, device=ids.device)  # [B, T]
+        positions = state.ends[:, None] + torch.arange(T, device=ids.device)  # [B, T]
         slots = positions.clamp(max=state.capacity)
         rows = torch.arange(B, device=ids.device)[:, None]
         if state.ids is not None:
@@ -260,13 +307,17 @@ class Decoder(Network):
 
 @torch.no_grad()
 def attention_maps(model: Decoder, ids: Tensor) -> Tensor:
-    """What each head looks at: ids [T] → [L, H, T, T], row t the weights of position t over those before it."""
-    index = torch.arange(len(ids), device=ids.device)
-    x, ropes = model.embed(ids[None], index), model.ropes(index, model.outgrown(len(ids)))
+    """What each head looks at: ids [T] → [L, H, T, T], row t the weights of position t over those before it.
+
+    What it reads of a soft prompt is left out.
+    """
+    n = 0 if model.prompt is None else len(model.prompt)
+    index = torch.arange(n + len(ids), device=ids.device)
+    x, ropes = model.embed(ids[None], index, model.prompt), model.ropes(index, model.outgrown(len(ids)))
     maps = []
     for block, turned, window in zip(model.blocks, ropes, model.windows()):
         assert isinstance(block, layers.Block)
         mask = layers.reach(index, index, window)
-        maps.append(block.attention.weights(block.attended(x), turned, mask)[0])
+        maps.append(block.attention.weights(block.attended(x), turned, mask)[0, :, n:, n:])
         x = block(x, turned, mask)
     return torch.stack(maps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -36,6 +37,8 @@ class Encoder(Network):
     """A transformer whose positions all read one another (Devlin et al. 2019, BERT, arXiv 1810.04805)."""
 
     settings: EncoderSettings
+    prompt: nn.Parameter | None
+    """[n, D] before every text, where `adapt` puts one there."""
     token_parts = ("transform", "head", "pooler")
     refusal = "fills in what is hidden, and so looks into the future"
 
@@ -43,7 +46,8 @@ class Encoder(Network):
         super().__init__()
         self.settings = settings
         self.vocabulary = vocabulary
-        self.context = settings.context
+        self.context: int = settings.context
+        self.register_parameter("prompt", None)
         D, rows = settings.width, settings.position_offset + settings.context
         self.embedding = nn.Embedding(vocabulary, D)
         self.position = nn.Embedding(rows, D) if settings.position == "learned" else None
@@ -66,17 +70,19 @@ class Encoder(Network):
         layers.initialise(name, weights, generator, self.settings)
 
     def embed(
-        self, ids: Tensor, positions: Tensor, types: Tensor | None = None
+        self, ids: Tensor, positions: Tensor, types: Tensor | None = None, prompt: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """ids [B, T], positions [T] or [B, T], types [B, T] → the first block's input [B, T, D] and its rotations.
 
-        These are [B or 1, 1, T, d], or None when positions are not rotary.
+        These are [B or 1, 1, T, d], or None when positions are not rotary. A prompt [n, D] comes before the ids of
+        every row; positions and results then are of n + T.
         """
-        x = self.embedding(ids)
+        x = layers.prompted(prompt, self.embedding(ids))
         if self.position is not None:
             x = x + self.position(positions + self.settings.position_offset)
         if self.types is not None:
-            x = x + self.types(torch.zeros_like(ids) if types is None else types)
+            kinds = torch.zeros_like(ids) if types is None else types
+            x = x + self.types(F.pad(kinds, (x.shape[1] - kinds.shape[1], 0)))
         x = self.dropout(self.embedding_norm(x))
         if self.settings.position != "rope":
             return x, None
@@ -99,20 +105,22 @@ class Encoder(Network):
         anew in each. types (int64 [B, T]) are the rows of the token-type embedding, else 0. Raises UserError when T is
         longer than the context.
         """
-        T = ids.shape[1]
-        if self.settings.context < T:
-            raise UserError(f"{T} tokens are more than the context of {self.settings.context}", "shorten the text")
+        T, n = ids.shape[1], 0 if self.prompt is None else len(self.prompt)
+        if self.context < T:
+            raise UserError(f"{T} tokens are more than the context of {self.context}", "shorten the text")
+        if n and segments is not None:
+            raise UserError("a soft prompt reads one text a row", "use another adapt.kind for rows of several")
         ids = layers.blank(ids, lengths)
-        index = torch.arange(T, device=ids.device)
+        index = torch.arange(n + T, device=ids.device)
         positions = index if segments is None else layers.positions_within(segments)
-        x, rope = self.embed(ids, positions, types)
+        x, rope = self.embed(ids, positions, types, self.prompt)
         mask: Tensor | None = None  # bool, to [B, H, T, T]
         first = self.blocks[0]
         assert isinstance(first, layers.Block)
         if segments is not None:
             mask, lengths = (segments[:, :, None] == segments[:, None])[:, None], None
         elif lengths is not None:
-            lengths = lengths.clamp_min(1).int()  # a row without any token reads its first, lest its numbers be none
+            lengths = n + lengths.clamp_min(1).int()  # an empty row reads its first, lest its numbers be none
             if not first.attention.fuses(x):
                 mask, lengths = (index < lengths[:, None])[:, None, None], None
         for block in self.blocks:
@@ -120,19 +128,23 @@ class Encoder(Network):
                 x = checkpoint(block, x, rope, mask, causal=False, lengths=lengths, use_reentrant=False)
             else:
                 x = block(x, rope, mask, causal=False, lengths=lengths)
-        out: Tensor = self.norm(x)
+        out: Tensor = self.norm(x[:, n:])
         return out
 
 
 @torch.no_grad()
 def attention_maps(model: Encoder, ids: Tensor) -> Tensor:
-    """What each head looks at: ids [T] → [L, H, T, T], row t the weights of position t over all of them."""
-    index = torch.arange(len(ids), device=ids.device)
-    everything = torch.ones(len(ids), len(ids), dtype=torch.bool, device=ids.device)
-    x, rope = model.embed(ids[None], index)
+    """What each head looks at: ids [T] → [L, H, T, T], row t the weights of position t over all of them.
+
+    What it reads of a soft prompt is left out.
+    """
+    n = 0 if model.prompt is None else len(model.prompt)
+    index = torch.arange(n + len(ids), device=ids.device)
+    everything = torch.ones(len(index), len(index), dtype=torch.bool, device=ids.device)
+    x, rope = model.embed(ids[None], index, None, model.prompt)
     maps = []
     for block in model.blocks:
         assert isinstance(block, layers.Block)
-        maps.append(block.attention.weights(block.attended(x), rope, everything)[0])
+        maps.append(block.attention.weights(block.attended(x), rope, everything)[0, :, n:, n:])
         x = block(x, rope, causal=False)
     return torch.stack(maps)

@@ -71,6 +71,8 @@ class EncoderDecoder(Network):
     """
 
     settings: EncoderDecoderSettings
+    prompt: nn.Parameter | None
+    """[n, D] before every source, where `adapt` puts one there."""
 
     def __init__(self, settings: EncoderDecoderSettings, vocabulary: int) -> None:
         super().__init__()
@@ -79,6 +81,7 @@ class EncoderDecoder(Network):
         self.context = settings.context
         self.embedding = nn.Embedding(vocabulary, settings.width)
         """Of the target, and of the source where they share one."""
+        self.register_parameter("prompt", None)
         self.encoder = encoder_of(settings, vocabulary)
         self.decoder = Side(settings, True, settings.layers)
         self.head = nn.Linear(settings.width, vocabulary, bias=False)
@@ -108,24 +111,41 @@ class EncoderDecoder(Network):
     def encode(self, source: Tensor, source_lengths: Tensor | None = None) -> Tensor:
         """source, int64 ids [B, S] or frames [B, S, F] → memory [B, S, D]; what is past its lengths means nothing.
 
-        An empty source is one position of padding. Raises UserError when S is more than the source's context.
+        With a soft prompt of n the memory has n more positions, the first. An empty source is one position of padding.
+        Raises UserError when S is more than the source's context.
         """
-        most, side = self.settings.longest_source, self.encoder
+        most, side = self.longest_source, self.encoder
         if most is not None and most < source.shape[1]:
             what = f"{source.shape[1]} positions of source are more than the context of {most}"
             raise UserError(what, "shorten the source")
         source = blanked(source if source.dim() == 2 else source.to(self.embedding.weight.dtype), source_lengths)
-        lengths = at_least_one(source_lengths)
+        lengths = self._readable(source_lengths)
         if isinstance(side, Encoder):
             side.activation_checkpointing = self.activation_checkpointing
             return side.body(source, lengths)
         embed = side.projection or side.embedding or self.embedding
-        x = side.placed(embed(source), torch.arange(source.shape[1], device=source.device))
+        x = layers.prompted(self.prompt, embed(source))
+        x = side.placed(x, torch.arange(x.shape[1], device=source.device))
         reads = side.reads(x, lengths)
         for block in side.blocks:
             x = self._run(block, x, reads.rope, reads.mask, False, None, None, reads.lengths, reads.bias)
         memory: Tensor = side.norm(x)
         return memory
+
+    @property
+    def before(self) -> int:
+        """Positions of the soft prompt before every source."""
+        return 0 if self.prompt is None else len(self.prompt)
+
+    @property
+    def longest_source(self) -> int | None:
+        """Positions that a source can have; None: no limit."""
+        most: int | None = self.settings.longest_source
+        return None if most is None else most - self.before
+
+    def _readable(self, lengths: Tensor | None) -> Tensor | None:
+        """The lengths of sources once they are `blanked`, with the soft prompt before them."""
+        return None if lengths is None else lengths.clamp_min(1) + self.before
 
     def _run(self, block: nn.Module, x: Tensor, *given: Any) -> Tensor:
         """A block's result, kept or computed again in the backward pass."""
@@ -145,7 +165,7 @@ class EncoderDecoder(Network):
             raise UserError(f"{T} tokens are more than the context of {self.settings.context}", "shorten the target")
         memory = self.encode(source, source_lengths)
         x = self.decoder.placed(self.embedding(ids), torch.arange(T, device=ids.device))
-        reads, of = self.decoder.reads(x), self._of_source(x, at_least_one(source_lengths), memory.shape[1])
+        reads, of = self.decoder.reads(x), self._of_source(x, self._readable(source_lengths), memory.shape[1])
         for block in self.decoder.blocks:
             assert isinstance(block, CrossBlock)
             x = self._run(block, x, reads, Source(*block.cross.remember(memory), of))
@@ -173,7 +193,7 @@ class EncoderDecoder(Network):
         assert source is not None and len(source) == batch, "an encoder-decoder needs a source for each row"
         if length > self.settings.context:
             raise UserError(f"{length} tokens are more than the context of {self.settings.context}", "ask for fewer")
-        memory, lengths = self.encode(source, source_lengths), at_least_one(source_lengths)
+        memory, lengths = self.encode(source, source_lengths), self._readable(source_lengths)
         remembered = [block.cross.remember(memory) for block in self.decoder.blocks if isinstance(block, CrossBlock)]
         if lengths is None:
             lengths = torch.full((batch,), memory.shape[1], device=memory.device)
@@ -233,7 +253,7 @@ class EncoderDecoder(Network):
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What each head looks at, in one example; rows sum to 1."""
+    """What each head looks at, in one example; rows sum to 1, less what is read of a soft prompt."""
 
     encoder: Tensor
     """[L, H, S, S], L layers of the encoder; row s has the weights of position s."""
@@ -269,7 +289,9 @@ def attention_maps(model: EncoderDecoder, ids: Tensor, source: Tensor) -> Attent
     finally:
         for handle in handles:
             handle.remove()
-    return AttentionMaps(*(torch.stack(maps) for maps in found.values()))
+    own, decoder, cross = (torch.stack(maps) for maps in found.values())
+    n = model.before
+    return AttentionMaps(own[..., n:, n:], decoder, cross[..., n:])
 
 
 def encoder_of(s: EncoderDecoderSettings, vocabulary: int) -> Side | Encoder:
@@ -292,8 +314,3 @@ def blanked(source: Tensor, lengths: Tensor | None) -> Tensor:
         return layers.blank(source, lengths)
     past = torch.arange(source.shape[1], device=source.device) >= lengths[:, None]
     return source.masked_fill(past[..., None], 0.0)
-
-
-def at_least_one(lengths: Tensor | None) -> Tensor | None:
-    """The lengths of sources once they are `blanked`."""
-    return None if lengths is None else lengths.clamp_min(1)

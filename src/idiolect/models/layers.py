@@ -120,6 +120,11 @@ def lengths_within(segments: Tensor) -> Tensor:
     return positions_within(segments) + positions_within(segments.flip(1)).flip(1) + 1
 
 
+def prompted(prompt: Tensor | None, x: Tensor) -> Tensor:
+    """A soft prompt [n, D] before every row of x [B, T, D] → [B, n + T, D]."""
+    return x if prompt is None else torch.cat((prompt.to(x.dtype).expand(len(x), -1, -1), x), dim=1)
+
+
 def blank(ids: Tensor, lengths: Tensor | None) -> Tensor:
     """ids [B, T] with 0 at and past lengths [B]: a padding id that the model has no row for must do no harm."""
     if lengths is None:

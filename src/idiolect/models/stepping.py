@@ -150,9 +150,10 @@ class Stepper:
         keys, values = (pointers(*[x.data_ptr() for x in side]) for side in (state.keys, state.values))
         logits = torch.empty(B, 1 if last else T, self._model.vocabulary)
         ids, lengths = ids.contiguous(), None if lengths is None else lengths.to(torch.int64).contiguous()
+        ends = state.ends
         call = _Call(
             *(B, T, slots, last, min(torch.get_num_threads(), self._threads)),
-            *(ids.data_ptr(), state.lengths.data_ptr(), None if lengths is None else lengths.data_ptr()),
+            *(ids.data_ptr(), ends.data_ptr(), None if lengths is None else lengths.data_ptr()),
             *(ctypes.addressof(keys), ctypes.addressof(values), logits.data_ptr()),
         )
         self.operations = self._step(ctypes.byref(self._model), ctypes.byref(call))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.errors import Exit, UserError
@@ -26,6 +27,9 @@ from idiolect.models.settings import (
 )
 from idiolect.plan.parameters import Settings, count, matrices, mlps
 from idiolect.train.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from idiolect.adapt.report import Report
 
 Network = RecurrentSettings | Seq2SeqSettings | TransformerSettings
 FRAMEWORK = {"cpu": 250 << 20, "cuda": 700 << 20, "mps": 200 << 20}
@@ -90,11 +94,13 @@ def training_memory(
     packed: bool = True,
     tokens: int = 0,
     process: int = 0,
+    edit: Report | None = None,
 ) -> Memory:
     """Peak bytes of a training run: on a CPU all that the process holds, on an accelerator what it holds there.
 
     `packed`: rows may hold several documents, so attention has a mask. `tokens` of text are what an n-gram counts.
-    `process` is what this process holds before: Python, torch, their libraries (`devices.resident_memory`).
+    `process` is what this process holds before: Python, torch, their libraries (`devices.resident_memory`). `edit` says
+    what of the model trains, and what it has besides; unset: all of it does.
     """
     if device != "cpu":
         process = 0
@@ -121,10 +127,13 @@ def training_memory(
     activations = ends + model.layers * layer.kept
     if train.activation_checkpointing:  # the inputs of all layers, and one layer in full while it is recomputed
         activations = ends + model.layers * B * T * model.width * 4 + layer.kept
+    trained, weights = N, 4 * N
+    if edit is not None:
+        trained, weights = edit.trainable, 4 * edit.total - edit.saved
     items = _without_zeros(
-        weights=4 * N,
-        gradients=4 * N,
-        optimizer=_optimizer(model, train, N),
+        weights=weights,
+        gradients=4 * trained,
+        optimizer=_optimizer(model, train, trained),
         casts=0 if e == 4 else e * (_cast_still(model) if products else _matrices(model)),
         activations=activations,
         backward=layer.passing,
@@ -319,7 +328,7 @@ def _optimizer(s: Network | CbowSettings, train: TrainSettings, N: int) -> int:
         return 4 * N if train.momentum else 0
     if train.optimizer == "adamw" or isinstance(s, CbowSettings):  # which has nothing for Muon, as its build will say
         return 8 * N
-    inner = _matrices(s)
+    inner = min(_matrices(s), N)
     largest = s.width * (s.d_mlp if isinstance(s, TransformerSettings) else s.width * 4)
     together = max(largest, min(inner, TOGETHER))  # gradients scaled, moved on, stacked and rounded, all at once
     return 4 * inner + 8 * (N - inner) + (3 * 4 + 2) * together
@@ -345,6 +354,7 @@ def check_fits(
     packed: bool = True,
     tokens: int = 0,
     process: int = 0,
+    edit: Report | None = None,
 ) -> Memory:
     """The memory of the run, if it fits into `available` bytes, what the process holds already counted in both.
 
@@ -354,9 +364,14 @@ def check_fits(
     """
 
     def needed(m: Settings, t: TrainSettings) -> Memory:
-        return training_memory(
-            m, t, vocabulary, device=device, precision=precision, packed=packed, tokens=tokens, process=process
-        )
+        here: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "packed": packed,
+            "tokens": tokens,
+            "process": process,
+        }
+        return training_memory(m, t, vocabulary, edit=edit, **here)
 
     memory = needed(model, train)
     if memory.total <= available:

@@ -37,6 +37,7 @@ def finish(run: Run, stage: Stage, model: Any, steps: int, totals: watch.Totals,
     about = {
         "family": recipe.model.kind,
         "parameters": parameters(model),
+        **adaptation(model),
         "steps": steps,
         "validation": validation,
         "baselines": stage.baselines(),
@@ -59,6 +60,12 @@ def finish(run: Run, stage: Stage, model: Any, steps: int, totals: watch.Totals,
     return {"run": str(run.folder), "model": str(run.model), "report": str(run.report), **about}
 
 
+def adaptation(model: Any) -> dict[str, Any]:
+    """What was adapted: "adapt" with its kind and figures; nothing of a model that was trained whole."""
+    edit = getattr(model, "edit", None)
+    return {} if edit is None else {"adapt": {"kind": edit.settings.kind, **edit.report.json()}}
+
+
 def parameters(model: Any) -> int:
     """Parameters as counted: of an n-gram, the distinct sequences it knows."""
     if isinstance(model, NGram):
@@ -75,6 +82,7 @@ def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
         {
             **{f"held-out {title(key)}": validation.get(key) for key in stage.curves},
             "parameters": about["parameters"],
+            **adapted(about),
             "steps": about["steps"],
             "tokens trained": about["tokens"],
             "tokens a second": about.get("tokens_per_second"),
@@ -99,6 +107,18 @@ def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
             report.text(f"Written at step {line['step']}", line["sample"])
     report.text("Recipe", config.dump(stage.recipe))
     report.write(run.report)
+
+
+def adapted(about: dict[str, Any]) -> dict[str, Any]:
+    """The facts of what was adapted."""
+    if "adapt" not in about:
+        return {}
+    found = about["adapt"]
+    return {
+        "adapted by": found["kind"],
+        "parameters trained": f"{found['trainable']} / {found['full']} / {found['fewer']:.1%} fewer",
+        "bytes trained": found["bytes"],
+    }
 
 
 def title(figure: str) -> str:

@@ -59,7 +59,7 @@ def prepare(recipe: Recipe, folder: Path) -> Frames:
     say(f"examples: {len(train):,}, {sum(len(source) for source, _ in train):,} frames; held out {len(held):,}")
     texts = [(f"{len(source)} frames", text) for source, text in held]
     prints = fingerprints(recipe, frames.fingerprint(train), frames.fingerprint(held), tokenizer)
-    encoded, held_encoded = (_encoded(part, tokenizer, recipe.model) for part in (train, held))
+    encoded, held_encoded = (_encoded(part, tokenizer, recipe.reads) for part in (train, held))
     return Frames(recipe, tokenizer, prints, encoded, held_encoded, texts)
 
 

@@ -76,12 +76,14 @@ class Labels(Stage):
         """Tokens of training text."""
         return len(self.train.rows.ids)
 
-    def model(self) -> Any:
+    def whole(self) -> Any:
         """The body that the recipe describes or starts from, under a new head."""
         task = self.recipe.doing
         assert isinstance(task, LabelsTask | TagsTask)
-        model, report = attach(super().model(), self.head, seed=self.recipe.train.seed, freeze=task.freeze_base)
-        say(f"head: {len(self.head.labels)} labels; {report.trainable:,} of {report.total:,} parameters are trained")
+        model, report = attach(super().whole(), self.head, seed=self.recipe.train.seed, freeze=task.freeze_base)
+        if self.recipe.adapt is None:
+            what = f"{report.trainable:,} of {report.total:,} parameters are trained"
+            say(f"head: {len(self.head.labels)} labels; {what}")
         return model
 
     def layout(self, marked: Marked, some: np.ndarray) -> Batch:
@@ -215,7 +217,7 @@ def stage(
 ) -> Labels:
     """The stage of the examples that `mark` encodes. Raises UserError when all their labels are the same."""
     say(f"tokenizer: {tokenizer.kind}, {tokenizer.size:,} tokens")
-    around = frame(head_of(recipe, ("0", "1")).base, tokenizer)
+    around = frame(head_of(recipe, ("0", "1")).base, tokenizer, recipe.prompt)
     train, held = (mark([row for row in half if all(row.values())], around) for half in halves)
     if not len(train.rows) or not len(held.rows):
         raise UserError("there are no examples to train on, or none held out", "give files with examples in them")

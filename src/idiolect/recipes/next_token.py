@@ -17,7 +17,6 @@ from idiolect.errors import UserError
 from idiolect.evaluate import baselines
 from idiolect.evaluate.score import unnormalised
 from idiolect.evaluate.verbs import evaluate_shards
-from idiolect.models.settings import NGramSettings
 from idiolect.recipes.prepare import fingerprints, say, split, tokenizer_of
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
@@ -40,10 +39,9 @@ class NextToken(Stage):
 
     def batches(self) -> batches.NextToken:
         """Windows of the training text."""
-        assert not isinstance(self.recipe.model, NGramSettings)
         return batches.next_token(
             self.train,
-            context=self.recipe.model.context,
+            context=self.recipe.reads.context,
             batch_tokens=self.recipe.train.batch_tokens,
             micro_batches=self.recipe.train.micro_batches,
             seed=self.recipe.train.seed,

@@ -204,7 +204,7 @@ def prepare(recipe: Recipe, folder: Path) -> Pairs:
     tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, itertools.chain.from_iterable(texts(train, task)))
     say(f"tokenizer: {tokenizer.kind}, {tokenizer.size:,} tokens")
     asked = list(texts(held, task))
-    encoded, held_encoded = (encode(side, tokenizer, recipe.model) for side in (texts(train, task), asked))
+    encoded, held_encoded = (encode(side, tokenizer, recipe.reads) for side in (texts(train, task), asked))
     say(f"pairs: {len(encoded.sources):,}, {len(encoded.targets.ids):,} target tokens; held out {len(asked):,} pairs")
     prints = fingerprints(recipe, train.fingerprint, held.fingerprint, tokenizer)
     return Pairs(recipe, tokenizer, prints, encoded, held_encoded, asked)

@@ -13,7 +13,7 @@ from idiolect.models.settings import DecoderSettings, NGramSettings
 from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import check_fits, training_memory
 from idiolect.plan.parameters import count, idle
-from idiolect.recipes import labels, load
+from idiolect.recipes import adapting, labels, load
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
@@ -46,7 +46,8 @@ def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0) -> dic
     """The plan for a model of these settings, a vocabulary and, for counting, that many tokens of text."""
     parameters = count(model, vocabulary, tokens or None)
     machine = _machine(recipe)
-    memory = training_memory(model, recipe.train, vocabulary, tokens=tokens, **machine)
+    edit = adapting.planned(recipe, model, vocabulary)
+    memory = training_memory(model, recipe.train, vocabulary, tokens=tokens, edit=edit, **machine)
     out: dict[str, Any] = {
         "family": recipe.model.kind,
         "saved_as": families.match(model) or f"idiolect-{model.kind}",
@@ -54,6 +55,7 @@ def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0) -> dic
         "parameters_without_embeddings": parameters.inner,
         "parameters_are_a_bound": parameters.bound,
         "parameter_parts": dict(parameters.parts),
+        **({} if edit is None else {"parameters_trained": edit.trainable, "adapt": edit.json()}),
         "memory_bytes": memory.as_dict(),
         "memory_available_bytes": _available(machine),
     }
@@ -88,7 +90,8 @@ def of_run(stage: Stage) -> dict[str, Any]:
 
 def _check(recipe: Recipe, model: Any, vocabulary: int, tokens: int) -> None:
     machine = _machine(recipe)
-    check_fits(model, recipe.train, vocabulary, _available(machine), tokens=tokens, **machine)
+    edit = adapting.planned(recipe, model, vocabulary)
+    check_fits(model, recipe.train, vocabulary, _available(machine), tokens=tokens, edit=edit, **machine)
 
 
 def _available(machine: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from idiolect import config, files
 from idiolect.data.batch import Batch
-from idiolect.recipes import finish, load, parent, planning, tasks, watch
+from idiolect.recipes import adapting, finish, load, parent, planning, tasks, watch
 from idiolect.recipes.next_token import NextToken
 from idiolect.recipes.prepare import say
 from idiolect.recipes.settings import Recipe
@@ -33,6 +33,7 @@ def train(recipe: str | Recipe, overrides: Sequence[str] = (), out: Path | str =
         name = recipe
         recipe, notes = load.load(name, overrides)
         load.check_parent(name, recipe)
+    adapting.check(recipe)
     planning.check(recipe)
     run = Run.create(Path(out))
     with run.lock():
@@ -121,7 +122,7 @@ def neural(run: Run, stage: Stage, step: int | None, extra: Sequence[Hook]) -> E
     if reason == hooks.EARLY_STOP:
         best = watched.validate.best_step
         say(f"stopped early: the weights of step {best}, the best, are kept")
-        model.load_state_dict(checkpoint.peek(run, best).model)
+        model.load_state_dict(checkpoint.peek(run, best).model, strict=False)  # of an adapted one, what trains
     return model, reason, watched.step, watched.totals
 
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from idiolect.adapt.settings import AdaptSettings, SelectiveSettings, SoftPromptSettings
 from idiolect.config import Settings
 from idiolect.data.settings import (
     ChatTask,
@@ -23,7 +24,7 @@ from idiolect.data.settings import (
     TaskSettings,
 )
 from idiolect.evaluate.settings import ForgettingSettings
-from idiolect.models.settings import ModelSettings
+from idiolect.models.settings import FAMILIES, EncoderDecoderSettings, ModelSettings, NetworkSettings, NGramSettings
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.train.settings import (
     CheckpointSettings,
@@ -49,6 +50,10 @@ MODELS: dict[type[Task], tuple[str, ...]] = {
 """The model kinds that learn each task; the first task that lists a kind is what it learns unless told otherwise."""
 
 
+ADAPTED = {False: ("decoder", "encoder", "encoder-decoder"), True: tuple(kind for kind in FAMILIES if kind != "ngram")}
+"""The model kinds that can be adapted, and of which parts of their own can be trained (True)."""
+
+
 class Recipe(Settings):
     """Text, tokenizer, model, and how the one is learnt from the other."""
 
@@ -63,6 +68,8 @@ class Recipe(Settings):
     """The tokenizer."""
     model: ModelSettings
     """The model."""
+    adapt: AdaptSettings | None = None
+    """What of the model in model.from trains, or what is added to it; unset: all of it trains."""
     train: TrainSettings = TrainSettings()
     """The fit."""
     validation: ValidationSettings = ValidationSettings()
@@ -86,6 +93,15 @@ class Recipe(Settings):
             raise ValueError(f"{what} is not for model.kind={self.model.kind}; it takes one of {of}")
         if self.source_features is not None and not isinstance(self.doing, FramesTask):
             raise ValueError(f"task.kind={self.doing.kind} reads text; model.source_features is for task.kind=frames")
+        if self.adapt is not None and self.model.kind not in ADAPTED[isinstance(self.adapt, SelectiveSettings)]:
+            raise ValueError(f"adapt.kind={self.adapt.kind} is not for model.kind={self.model.kind}")
+        if isinstance(self.adapt, SoftPromptSettings) and isinstance(self.doing, MaskedTask):
+            raise ValueError("adapt.kind=soft-prompt is not for task.kind=masked, whose rows hold several texts")
+        if self.adapt is not None and getattr(self.doing, "freeze_base", False):
+            raise ValueError("task.freeze_base has no effect beside adapt, which freezes the base itself")
+        most = getattr(self.model, "longest_source", None) or getattr(self.model, "context", None)
+        if self.prompt and most is not None and self.prompt >= most:
+            raise ValueError(f"adapt.tokens={self.prompt} leaves no room for text in a context of {most}")
         return self
 
     @property
@@ -96,6 +112,21 @@ class Recipe(Settings):
         if self.source_features is not None:
             return FramesTask()
         return next(task() for task, kinds in MODELS.items() if self.model.kind in kinds)
+
+    @property
+    def reads(self) -> NetworkSettings:
+        """The model's settings, with the context that is left for text: that of a soft prompt is not."""
+        model = self.model
+        assert not isinstance(model, NGramSettings)
+        if not isinstance(model, EncoderDecoderSettings):
+            return model.model_copy(update={"context": model.context - self.prompt}) if self.prompt else model
+        most = model.longest_source
+        return model if most is None else model.model_copy(update={"source_context": most - self.prompt})
+
+    @property
+    def prompt(self) -> int:
+        """Positions that a soft prompt takes."""
+        return self.adapt.tokens if isinstance(self.adapt, SoftPromptSettings) else 0
 
     @property
     def source_features(self) -> int | None:

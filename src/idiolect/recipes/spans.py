@@ -96,7 +96,7 @@ def prepare(recipe: Recipe, folder: Path) -> Spans:
     tokenizer = text.tokenizer
     start = start_id(model, tokenizer)
     how = data.Corruption(task.share, task.mean_length, tokenizer.sentinels, start, tokenizer.end_id, tokenizer.pad_id)
-    length = how.longest(model.longest_source or model.context, model.context)
+    length = how.longest(recipe.reads.longest_source or model.context, model.context)  # type: ignore[union-attr]
     if not data.Spans(text.held, how, length).n:
         raise UserError("the held-out text is shorter than two tokens", "hold out more of it")
     return Spans(recipe, tokenizer, text.fingerprints, text, how, length)

@@ -9,7 +9,7 @@ from typing import Any
 from idiolect.data.batch import Batch
 from idiolect.models.build import build
 from idiolect.models.settings import EncoderDecoderSettings
-from idiolect.recipes import parent
+from idiolect.recipes import adapting, parent
 from idiolect.recipes.settings import Recipe
 from idiolect.report import Report
 from idiolect.tokens.tokenizer import Tokenizer
@@ -36,7 +36,11 @@ class Stage:
         return ("loss", "perplexity", "bits_per_byte")
 
     def model(self) -> Any:
-        """The model before its first step; its weights are fresh, or those of what the recipe starts from."""
+        """The model before its first step, adapted as the recipe says."""
+        return adapting.adapted(self.whole(), self.recipe, self.fingerprints)
+
+    def whole(self) -> Any:
+        """The model that all of trains unless it is adapted; its weights are fresh, or those of model.from."""
         settings = self.recipe.model
         if settings.from_ is not None:
             found: Any = parent.weights(settings)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from idiolect import files, track
+from idiolect.adapt.edits import trained
 from idiolect.errors import UserError
 from idiolect.recipes.ledger import Ledger
 from idiolect.recipes.prepare import say
@@ -75,8 +76,8 @@ class Watched:
         if snapshot is None:
             return
         where = f"checkpoint step-{snapshot.step}"
-        checkpoint.check_tensors(snapshot.model, self.model.state_dict(), where)
-        self.model.load_state_dict(snapshot.model)
+        checkpoint.check_tensors(snapshot.model, trained(self.model), where)
+        self.model.load_state_dict(snapshot.model, strict=False)
         with files.understood(self.run.checkpoint(snapshot.step)):
             self.optimizer.load_tensors(snapshot.optimizer)
             for name, part in self.remembering.items():
@@ -103,7 +104,7 @@ class Watched:
     def _snapshot(self) -> Snapshot:
         about = {**self.stage.fingerprints, "validation_loss": self._validation_loss()}
         memory = {name: part.state() for name, part in self.remembering.items()}
-        return Snapshot(self.step, self.model.state_dict(), self.optimizer.tensors(), memory, about)
+        return Snapshot(self.step, trained(self.model), self.optimizer.tensors(), memory, about)
 
     def _validation_loss(self) -> float | None:
         """The loss measured at this very step when it was the best so far; what `keep` spares is the lowest."""
