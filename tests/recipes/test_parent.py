@@ -10,7 +10,7 @@ from idiolect.adapt.heads import Labelled
 from idiolect.cli import run as cli
 from idiolect.errors import UserError
 from idiolect.interop import folder
-from idiolect.recipes import load, parent, tasks
+from idiolect.recipes import load, tasks
 
 PARENTS = {
     "gpt": ["model.dropout=0.1"],
@@ -103,7 +103,7 @@ def test_training_goes_on_from_there_and_resumes_bit_for_bit(grown, tmp_path):
     overrides = [*said, f"model.from={run}", "train.steps=6"]
     found = api.train("gpt", overrides, tmp_path / "on")
     loaded = folder.load(tmp_path / "on" / "model")
-    assert loaded.lineage["fingerprints"]["model.from"] == parent.fingerprint(run)
+    assert loaded.lineage["fingerprints"]["model.from"] == folder.fingerprint(run)
     assert "from" not in json.dumps(json.loads((tmp_path / "on/model/config.json").read_text()))
     assert found["steps"] == 6
     assert api.verify_resume(tmp_path / "on", steps=6)["identical"]

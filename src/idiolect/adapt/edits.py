@@ -14,8 +14,10 @@ from idiolect.adapt.edited import core, linears, numbers, of_head, replace, with
 from idiolect.adapt.quantised import Quantised
 from idiolect.adapt.report import Report
 from idiolect.adapt.settings import Adapt, FrozenSettings
+from idiolect.errors import UserError
 
-ADD: dict[str, Callable[..., list[str]]] = {
+Add = Callable[..., list[str]]
+ADD: dict[str, Add] = {
     "selective": selective.choose,
     "lora": lora.add,
     "adapter": bottleneck.add,
@@ -43,11 +45,12 @@ class Edit:
     """None: the weights beside what was added are nowhere else."""
 
 
-def edit(model: Any, settings: Adapt, *, seed: int = 0, origin: Origin | None = None) -> Report:
+def edit(model: Any, settings: Adapt, *, seed: int = 0, origin: Origin | None = None, add: Add | None = None) -> Report:
     """Adapts a model in place, and says so in `model.edit`.
 
     All of its parameters stay as they are but those that the settings name or add, and a head for labels, which is new
-    anyway. New numbers are drawn from (seed, their names) alone. Raises UserError for what the model has no place for.
+    anyway. New numbers are drawn from (seed, their names) alone. `add` takes the place of what ADD has for the kind.
+    Raises UserError for what the model has no place for.
     """
     full = numbers(model.parameters())
     head = of_head(model)
@@ -55,7 +58,7 @@ def edit(model: Any, settings: Adapt, *, seed: int = 0, origin: Origin | None = 
     saved = 0
     if isinstance(settings, FrozenSettings) and settings.base != "stored":
         saved = quantise(model, settings)
-    new = ADD[settings.kind](model, settings, seed=seed)
+    new = (add or ADD[settings.kind])(model, settings, seed=seed)
     for name in (*head, *new):
         model.get_parameter(name).requires_grad_(True)
     report = Report.of(model, (*new, *head), full=full, saved=saved)
@@ -82,3 +85,29 @@ def trained(model: Any) -> dict[str, Tensor]:
         return dict(tensors)
     moving = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {name: tensor for name, tensor in tensors.items() if name in moving}
+
+
+def whole(model: Any) -> None:
+    """Makes a plain model of an adapted one, in place: updates are added into its matrices, for good.
+
+    Raises UserError for what no plain model can hold.
+    """
+    if getattr(model, "edit", None) is None:
+        return
+    kind = model.edit.settings.kind
+    if kind in APART:
+        what, why = APART[kind]
+        raise UserError(f"a model with {what} is no plain model: {why}", "use it by its adapter folder")
+    lora.fold(model)
+    for name, layer in linears(model).items():
+        if isinstance(layer, Quantised):
+            replace(core(model), name, layer.plain())
+    model.requires_grad_(True)
+    model.edit = None
+
+
+APART = {
+    "adapter": ("bottleneck adapters", "they are layers that no family has"),
+    "soft-prompt": ("a soft prompt", "what it reads begins with vectors that are no tokens"),
+}
+"""What a plain model cannot hold, and why."""

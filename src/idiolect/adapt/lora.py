@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -151,6 +151,11 @@ def add(model: nn.Module, settings: LoraSettings, *, seed: int = 0, name: str = 
 
     Its numbers are drawn from (seed, their names) alone. Raises UserError for a name that cannot be, or is there.
     """
+    return put(model, dict.fromkeys(targets(model, settings.targets), settings), name, seed)
+
+
+def put(model: nn.Module, chosen: Mapping[str, LoraSettings], name: str, seed: int = 0) -> list[str]:
+    """As `add`, for layers that each have settings of their own."""
     if not re.fullmatch(r"\w[\w-]*", name) or hasattr(nn.ModuleDict, name):
         raise UserError(f"{name!r} is no name for an adapter", "use letters, digits, - and _")
     if name in names(model):
@@ -158,7 +163,7 @@ def add(model: nn.Module, settings: LoraSettings, *, seed: int = 0, name: str = 
     unmerge(model)
     bare, new = core(model), []
     prefix = "" if bare is model else "base."
-    for at in targets(model, settings.targets):
+    for at, settings in chosen.items():
         module = bare.get_submodule(at)
         if not isinstance(module, Lora):
             assert isinstance(module, nn.Linear)

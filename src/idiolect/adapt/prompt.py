@@ -31,14 +31,15 @@ def add(model: Any, settings: SoftPromptSettings, *, seed: int = 0) -> list[str]
         what = "a model whose rotations change as a text grows (longrope) takes no soft prompt"
         raise UserError(what, "use adapt.kind=lora")
     like = bare.embedding.weight
+    factor = like.shape[1] ** 0.5 if isinstance(bare, Decoder) and bare.settings.scaled_embedding else 1.0
     prompt = nn.Parameter(like.new_empty(n, like.shape[1]))
     if like.device.type != "meta":
         generator = seeds.generator(seed, "weights", "prompt")
         if settings.start == "vocabulary":
             rows = torch.randint(bare.vocabulary, (n,), generator=generator)
-            prompt.data = like.detach()[rows].clone()
+            prompt.data = like.detach()[rows] * factor
         else:
-            prompt.data = torch.randn(prompt.shape, generator=generator).to(like) * like.detach().std()
+            prompt.data = torch.randn(prompt.shape, generator=generator).to(like) * like.detach().std() * factor
     before = context_of(bare)
     if before is not None and before <= n:
         raise UserError(f"{n} vectors leave nothing of a context of {before}", "lower adapt.tokens")

@@ -17,5 +17,6 @@ KeptIn = Annotated[
         "slightly less exact."
     ),
 ]
+Adapter = Annotated[Path | None, Parameter(help="An adapter folder (or its run) to put on the model.")]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 Flat = Parameter(name="*")

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from idiolect import api
 from idiolect.cli import show
-from idiolect.cli.options import Flat, Json, KeptIn
+from idiolect.cli.options import Adapter, Flat, Json, KeptIn
 from idiolect.decode.settings import AnswerSettings, ChatSettings, DecodeSettings, Pool
 from idiolect.errors import UserError
 from idiolect.interop.settings import Kind
@@ -27,6 +27,7 @@ def generate(
     settings: Annotated[DecodeSettings, Flat] = DecodeSettings(),  # noqa: B008
     count: int = 1,
     precision: KeptIn = "stored",
+    adapter: Adapter = None,
     json: Json = False,
 ) -> None:
     """Continue a prompt with a model; the text streams to stdout.
@@ -42,9 +43,11 @@ def generate(
     """
     prompt = show.text_or_stdin(prompt)
     if json:
-        show.json_object(api.generate(model, prompt, settings, count=count, precision=precision))
+        show.json_object(api.generate(model, prompt, settings, count=count, precision=precision, adapter=adapter))
     else:
-        pieces = api.generate(model, prompt, settings, count=count, precision=precision, streaming=True)
+        pieces = api.generate(
+            model, prompt, settings, count=count, precision=precision, adapter=adapter, streaming=True
+        )
         show.streamed(prompt, pieces)
 
 
@@ -92,6 +95,7 @@ def translate(
     file: bool = False,
     attention: bool = False,
     precision: KeptIn = "stored",
+    adapter: Adapter = None,
     json: Json = False,
 ) -> None:
     """Answer a text with a sequence-to-sequence model: translate it, or whatever the model has learnt.
@@ -111,7 +115,9 @@ def translate(
     if attention and not json:
         raise UserError("the weights are numbers for --json", "add --json, or draw them: explore --attention FILE")
     text = text if file else show.text_or_stdin(text)
-    show.text(api.translate(model, text, settings, file=file, attention=attention, precision=precision), json)
+    show.text(
+        api.translate(model, text, settings, file=file, attention=attention, precision=precision, adapter=adapter), json
+    )
 
 
 def explore(
@@ -125,6 +131,7 @@ def explore(
     attention: Path | None = None,
     target: str | None = None,
     precision: KeptIn = "stored",
+    adapter: Adapter = None,
     json: Json = False,
 ) -> None:
     """Show decoding strategies side by side and the next-token distribution before and after reshaping.
@@ -153,6 +160,7 @@ def explore(
         attention=attention,
         target=target,
         precision=precision,
+        adapter=adapter,
     )
     show.text(found, json)
 
@@ -287,6 +295,7 @@ def score(
     stride: int | None = None,
     file: bool = False,
     precision: KeptIn = "stored",
+    adapter: Adapter = None,
     json: Json = False,
 ) -> None:
     """Score a text: log-probability, perplexity, bits per byte.
@@ -307,7 +316,7 @@ def score(
             text = Path(text).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read {text}: {error}", "give a UTF-8 text file") from None
-    show.scored(api.score(model, show.text_or_stdin(text), stride=stride, precision=precision), json)
+    show.scored(api.score(model, show.text_or_stdin(text), stride=stride, precision=precision, adapter=adapter), json)
 
 
 def evaluate(*models: Path, on: Path, precision: KeptIn = "stored", json: Json = False) -> None:

@@ -18,7 +18,7 @@ from idiolect.decode.settings import AnswerSettings, DecodeSettings, Precision
 from idiolect.decode.translate import alignments, source_ids
 from idiolect.decode.translate import translate as answer
 from idiolect.errors import UserError
-from idiolect.interop.folder import Loaded, find, load
+from idiolect.interop.folder import Loaded, find, load, with_adapter
 from idiolect.models.contract import LanguageModel, SequenceToSequence
 from idiolect.text.stream import decoded, lines
 
@@ -29,12 +29,18 @@ ANSWERS = "use a model that answers a text, such as one trained by the recipes s
 DTYPES = {"stored": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def load_with_tokenizer(model: Path | str, precision: Precision = "stored") -> Loaded:
+def load_with_tokenizer(
+    model: Path | str, precision: Precision = "stored", adapter: Path | str | None = None
+) -> Loaded:
     """The model of a model or run folder. Raises UserError when it has no tokenizer to read and write text with.
 
-    Also for another precision than the stored one of a model that has none.
+    Also for another precision than the stored one of a model that has none. `adapter`: an adapter folder, or a run's,
+    of what is added to the model.
     """
-    loaded = load(find(Path(model)), dtype=DTYPES[precision])
+    path = find(Path(model))
+    loaded = load(path, dtype=DTYPES[precision])
+    if adapter is not None:
+        loaded = with_adapter(loaded, path, find(Path(adapter)))
     if precision != "stored" and loaded.settings.kind == "ngram":
         raise UserError(f"{model} is an n-gram model, which has counts and no precision", "leave precision out")
     if loaded.tokenizer is None:
@@ -69,6 +75,7 @@ def generate(
     count: int = 1,
     streaming: bool = False,
     precision: Precision = "stored",
+    adapter: Path | str | None = None,
 ) -> dict[str, Any] | Iterator[Piece]:
     """Continues a prompt `count` times: "text", "ids", "logprobs", "finish_reason" of the first, "completions" of all.
 
@@ -76,7 +83,7 @@ def generate(
     """
     if count < 1:
         raise UserError(f"cannot write {count} continuations", "ask for at least 1")
-    loaded = load_with_tokenizer(model, precision)
+    loaded = load_with_tokenizer(model, precision, adapter)
     writing = language_model(loaded, model)
     if streaming:
         return (
@@ -94,6 +101,7 @@ def translate(
     file: bool = False,
     attention: bool = False,
     precision: Precision = "stored",
+    adapter: Path | str | None = None,
 ) -> dict[str, Any]:
     """What a sequence-to-sequence model answers a text: "text", "ids", "logprobs" and "finish_reason".
 
@@ -102,7 +110,7 @@ def translate(
     what was read of each source token, the mean over layers and heads. Nothing but white space is answered by nothing.
     A model that reads frames takes a jsonl `file` of them (`data.frames`), whose tokens are their numbers from 0.
     """
-    loaded = load_with_tokenizer(model, precision)
+    loaded = load_with_tokenizer(model, precision, adapter)
     answering, tokenizer = loaded.model, loaded.tokenizer
     if not isinstance(answering, SequenceToSequence):
         raise UserError(f"{model} is a {loaded.settings.kind} model and answers no text", ANSWERS)
@@ -155,6 +163,7 @@ def explore(
     attention: Path | None = None,
     target: str | None = None,
     precision: Precision = "stored",
+    adapter: Path | str | None = None,
 ) -> dict[str, Any]:
     """Strategies side by side, `settings` among them, and the next-token distribution before and after reshaping.
 
@@ -166,7 +175,7 @@ def explore(
     unless `settings` say otherwise). Returns the "target", "maps" with "name", "rows" and "columns" (tokens) and
     "weights", and "text".
     """
-    loaded = load_with_tokenizer(model, precision)
+    loaded = load_with_tokenizer(model, precision, adapter)
     if attention is not None:
         if candidates or html:
             raise UserError(

@@ -25,10 +25,15 @@ from idiolect.tokens.tokenizer import Tokenizer
 
 
 def score(
-    model: Path | str, text: str, *, stride: int | None = None, precision: Precision = "stored"
+    model: Path | str,
+    text: str,
+    *,
+    stride: int | None = None,
+    precision: Precision = "stored",
+    adapter: Path | str | None = None,
 ) -> dict[str, Any]:
     """The fields of `Score` for one text: "logprob", "ids", "tokens", "first_scored", "bits_per_byte" and others."""
-    loaded = load_with_tokenizer(model, precision)
+    loaded = load_with_tokenizer(model, precision, adapter)
     assert loaded.tokenizer is not None
     return scorer.score_text(language_model(loaded, model), loaded.tokenizer, text, stride=stride).json()
 

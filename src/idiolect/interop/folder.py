@@ -7,6 +7,7 @@ manifest.json with the SHA-256 of each. What a family of `families` can express 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 
 from idiolect import devices, files
 from idiolect.adapt.heads import KINDS
-from idiolect.adapt.settings import LABELS, LabelledSettings
+from idiolect.adapt.settings import LABELS, FrozenSettings, LabelledSettings
 from idiolect.errors import UserError, nearest
-from idiolect.interop import families, foreign
+from idiolect.interop import families, foreign, peft
 from idiolect.interop.families import checked
 from idiolect.interop.foreign import RESTORE
 from idiolect.interop.rows import Check, Config, unchecked
@@ -97,8 +98,13 @@ def save(
 ) -> Config:
     """Writes the model folder, whole or not at all; returns what `check` does, which reads it before it has its name.
 
-    What `check` raises leaves nothing behind. Raises UserError (exit 4) when the disk refuses.
+    What `check` raises leaves nothing behind. Raises UserError (exit 4) when the disk refuses. Of an adapted model only
+    what was added is written, as an adapter folder (see `peft`).
     """
+    edited = getattr(model, "edit", None)
+    if edited is not None and isinstance(edited.settings, FrozenSettings):
+        assert isinstance(model, Network)
+        return _save_adapter(folder, model, tokenizer, lineage, check)
     ids: dict[str, int | None] = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
@@ -109,13 +115,36 @@ def save(
     with files.new_folder(folder, kind="model") as new:
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         files.write_json(new / CONFIG, ids | config)
-        more = () if tokenizer is None else tokenizer.answer_ends
-        ends = [ids["eos_token_id"], *more] if more else ids["eos_token_id"]  # a list as `transformers` has it
-        files.write_json(new / GENERATION, ids | {"eos_token_id": ends})
+        files.write_json(new / GENERATION, ids | _ends(tokenizer))
         files.write_json(new / LINEAGE, dict(lineage))
         if tokenizer is not None:
             tokenizer.save(new)
         return check(new)
+
+
+def _save_adapter(
+    folder: Path, model: Network, tokenizer: Tokenizer | None, lineage: Mapping[str, Any], check: Check
+) -> Config:
+    """`save` of what was added to a model."""
+    described, tensors = peft.files_of(model)
+    with files.new_folder(folder, kind="adapter") as new:
+        for name, some in tensors.items():
+            save_file(some, new / name, metadata={"format": "pt"})
+        for name, value in described.items():
+            files.write_json(new / name, value)
+        files.write_json(new / LINEAGE, dict(lineage))
+        if tokenizer is not None:
+            files.write_json(new / GENERATION, _ends(tokenizer))
+            tokenizer.save(new)
+        return check(new)
+
+
+def _ends(tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """What ends a text: one id, or a list as `transformers` has it."""
+    if tokenizer is None:
+        return {"eos_token_id": None}
+    more = tokenizer.answer_ends
+    return {"eos_token_id": [tokenizer.end_id, *more] if more else tokenizer.end_id}
 
 
 def _describe(model: Model) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -147,20 +176,28 @@ def find(path: Path) -> Path:
 
     Raises UserError for a run that has no model yet.
     """
-    if (path / CONFIG).exists() or not (path / "recipe.toml").exists():
+    if _holds_model(path) or not (path / "recipe.toml").exists():
         return path
-    if not (path / "model" / CONFIG).exists():
+    if not _holds_model(path / "model"):
         raise UserError(f"the run {path} has no model yet", f"finish it first: idiolect resume {path}")
     return path / "model"
+
+
+def _holds_model(path: Path) -> bool:
+    return (path / CONFIG).exists() or peft.is_adapter(path)
 
 
 def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Loaded:
     """Reads a model folder of ours, or of another tool that writes safetensors. `dtype` None keeps what is stored.
 
     Ours are checked against their hashes. No code in the folder is ever run. Raises UserError when the folder is
-    missing, damaged, points outside itself, or holds a model that is not one of ours.
+    missing, damaged, points outside itself, or holds a model that is not one of ours. An adapter folder gives its base
+    with what was added to it, and is refused besides when the base is not there, or is not the one it was made from.
     """
     folder = Path(folder)
+    if peft.is_adapter(folder):
+        base = find(peft.base_of(folder))
+        return with_adapter(load(base, device, dtype), base, folder)
     if not folder.is_dir() or any((folder / name).exists() for name in (files.MANIFEST, LINEAGE)):
         files.verify(folder)
     config, model_type, settings, vocabulary, header = describe(folder)
@@ -174,8 +211,40 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
     return Loaded(model, tokenizer, lineage, settings)
 
 
+def with_adapter(base: Loaded, path: Path, adapter: Path) -> Loaded:
+    """A loaded model, which is used up, with what an adapter folder adds to it. Raises UserError as `load`.
+
+    path: where the model was loaded from.
+    """
+    if any((adapter / name).exists() for name in (files.MANIFEST, LINEAGE)):
+        files.verify(adapter)
+    if not peft.is_adapter(adapter):
+        raise UserError(f"{adapter} is no adapter folder", f"it has neither {peft.CONFIG} nor {peft.OWN}")
+    if not isinstance(base.model, Network) or base.model.edit is not None:
+        raise UserError(f"{path} is no model that an adapter can be put on", "name the base that it was made from")
+    model = peft.put(base.model, adapter, path, fingerprint(path))
+    lineage = foreign.json_object(adapter, LINEAGE) if (adapter / LINEAGE).exists() else {}
+    return Loaded(model, _tokenizer(adapter, model.vocabulary) or base.tokenizer, lineage, model.settings)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 over the configuration and the weights of a model folder, and of an adapter folder those of its base."""
+    path = find(path)
+    parts = sorted([*(path / name for name in (CONFIG, peft.CONFIG, peft.OWN)), *path.glob("*.safetensors")])
+    lines = [f"{part.name} {files.sha256(part)}" for part in parts if part.exists()]
+    if peft.is_adapter(path):
+        lines.append(fingerprint(peft.base_of(path)))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def describe(folder: Path) -> Described:
-    """What config.json and the weights' header say of a model. Raises UserError as `load`, but for the weights."""
+    """What config.json and the weights' header say of a model. Raises UserError as `load`, but for the weights.
+
+    Of an adapter folder, what its base says, with its head for labels.
+    """
+    if peft.is_adapter(folder):
+        described, head = describe(find(peft.base_of(folder))), peft.head_of(folder)
+        return described if head is None else described._replace(settings=head)
     config = foreign.json_object(folder, CONFIG)
     model_type, vocabulary = _model_type(folder, config), config.get("vocab_size")
     if type(vocabulary) is not int or vocabulary < 1:  # True is an int

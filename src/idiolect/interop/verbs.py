@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from idiolect import files
+from idiolect.adapt import edits
 from idiolect.errors import UserError, nearest
-from idiolect.interop import arpa, folder, foreign, gguf_file, graph, parity, parity_arpa, parity_gguf
+from idiolect.interop import arpa, folder, foreign, gguf_file, graph, parity, parity_arpa, parity_gguf, peft
 from idiolect.interop.folder import Loaded
 from idiolect.interop.settings import Kind
 from idiolect.models.contract import Network
@@ -25,9 +26,10 @@ def export_model(
     """Writes a model as a Hugging Face folder ("hf"), a decoder as a GGUF file, an n-gram as an ARPA file.
 
     type_: how a GGUF file keeps matrices; unset, as they are. The result says who read what was written, and what was
-    compared (see `interop.parity`). "graph" writes the computation graph of its loss over `text` as DOT or SVG, after
-    the target's suffix. Raises UserError for an unknown format, when the model cannot be expressed in it, and (exit 8)
-    when another program makes something else of what was written, of which then nothing is left.
+    compared (see `interop.parity`). Updates of an adapter folder are added into its base's matrices. "graph" writes the
+    computation graph of its loss over `text` as DOT or SVG, after the target's suffix. Raises UserError for an unknown
+    format, when the model cannot be expressed in it, and (exit 8) when another program makes something else of what was
+    written, of which then nothing is left.
     """
     if to not in FORMATS:
         raise UserError(f"there is no format {to}{nearest(to, FORMATS)}", f"use one of {', '.join(FORMATS)}")
@@ -39,6 +41,7 @@ def export_model(
     loaded = folder.load(source)
     if to == "graph":
         return _graph(loaded, target, text)
+    edits.whole(loaded.model)
     if to == "gguf":
         return _gguf(loaded, target, type_)
     return _hf(loaded, source, target) if to == "hf" else _arpa(loaded, target)
@@ -127,4 +130,6 @@ def import_model(source: Path | str, target: Path | str, *, check: bool = False)
             found |= parity.check_hf(source, loaded.model, loaded.tokenizer)
         lineage = loaded.lineage or {"imported": {"from": source.resolve().name}}
         folder.save(target, loaded.model, loaded.tokenizer, lineage)
+    if peft.is_adapter(place):
+        return {"model": str(target), "model_type": f"adapter: {peft.settings_of(place).kind}", **found}
     return {"model": str(target), "model_type": files.read_json(place / folder.CONFIG)["model_type"], **found}

@@ -80,9 +80,10 @@ class Decoder(Network):
 
         A prompt [n, D] comes before the ids of every row; positions and result then are of n + T.
         """
-        x: Tensor = layers.prompted(prompt, self.embedding(ids))
+        x: Tensor = self.embedding(ids)
         if self.settings.scaled_embedding:
             x = x * x.new_tensor(self.settings.width**0.5)  # rounded to the type of x, as Gemma's is
+        x = layers.prompted(prompt, x)  # which is learnt as large as it is to be
         if self.position is not None:
             x = x + self.position(positions.clamp(max=self.settings.context - 1))
         out: Tensor = self.dropout(x)

@@ -93,7 +93,7 @@ class Conversing(Stage):
         train = self.recipe.train
         return packed(
             self.train,
-            context=self.recipe.model.context,  # type: ignore[union-attr]
+            context=self.recipe.reads.context,
             batch_tokens=train.batch_tokens,
             micro_batches=train.micro_batches,
             seed=train.seed,
@@ -144,7 +144,7 @@ class Conversing(Stage):
 
     def _after_other_prompts(self, model: Any, own: float) -> dict[str, Any]:
         """The loss of each held-out conversation from its first answer on, after the prompt of the next."""
-        rows = other_prompts(self.held.said, self.recipe.model.context)  # type: ignore[union-attr]
+        rows = other_prompts(self.held.said, self.recipe.reads.context)
         if rows is None:
             return {}
         loss = self._nats(model, rows, len(rows)) / len(rows.labels)
@@ -174,7 +174,7 @@ class Conversing(Stage):
         """What stands before the first answer of a held-out conversation; None when it leaves no room for one."""
         ids, mask = self.held.said.ids[i], self.held.said.mask[i]
         first = int(np.flatnonzero(mask)[0])
-        context = self.recipe.model.context  # type: ignore[union-attr]
+        context = self.recipe.reads.context
         return ids[:first].tolist() if 0 < first <= context else None
 
     def _reference(self, i: int) -> str:
@@ -234,7 +234,7 @@ def prepare(recipe: Recipe, folder: Path) -> Conversing:
     talk = chat.of(tokenizer, task.template or (None if tokenizer.templates else "instruction"))
     tokenizer.templates = {**tokenizer.templates, chat.templates.DEFAULT: talk.program.source}
     tokenizer.answer_ends = tuple(id_ for id_ in talk.ends if id_ != tokenizer.end_id)
-    context = recipe.model.context  # type: ignore[union-attr]
+    context = recipe.reads.context
     train, held = (encode(half, talk, context, task.system) for half in halves)
     if task.templates:
         _record(folder, task, halves)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from idiolect import config, files
+from idiolect.adapt import edits
 from idiolect.config import Settings
 from idiolect.errors import UserError
 from idiolect.interop import folder
@@ -121,6 +121,7 @@ def weights(settings: FamilySettings) -> Network:
     assert settings.from_ is not None
     parent = folder.load(folder.find(settings.from_), dtype=torch.float32).model
     assert isinstance(parent, Network)
+    edits.whole(parent)
     model = build(settings.model_copy(update={"from_": None}), parent.vocabulary, device="meta")
     assert isinstance(model, Network)
     model.load_state_dict(parent.state_dict(), assign=True)
@@ -165,6 +166,7 @@ def put_encoder(model: EncoderDecoder, settings: EncoderDecoderSettings) -> None
     """
     if settings.encoder is not None and settings.encoder.from_ is not None:
         parent = folder.load(folder.find(settings.encoder.from_), dtype=torch.float32).model
+        edits.whole(parent)
         theirs = encoder_tensors(parent)
         for name, mine in model.encoder.state_dict().items():
             rows = min(len(mine), len(theirs[name])) if name == "embedding.weight" else len(mine)
@@ -180,11 +182,3 @@ def encoder_tensors(parent: Any) -> dict[str, Tensor]:
         return tensors
     own = {name.removeprefix("encoder."): x for name, x in tensors.items() if name.startswith("encoder.")}
     return {"embedding.weight": tensors["embedding.weight"], **own}
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 over the configuration and the weights of a model folder."""
-    path = folder.find(path)
-    parts = sorted([path / folder.CONFIG, *path.glob("*.safetensors")])
-    text = "\n".join(f"{part.name} {files.sha256(part)}" for part in parts)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,8 +10,8 @@ from pathlib import Path
 from idiolect import config, devices, files
 from idiolect.data.settings import DataSettings
 from idiolect.errors import UserError
+from idiolect.interop.folder import fingerprint
 from idiolect.models.settings import EncoderDecoderSettings
-from idiolect.recipes import parent
 from idiolect.recipes.settings import Recipe
 from idiolect.text.corpus import Corpus
 from idiolect.tokens import learn
@@ -71,9 +71,9 @@ def fingerprints(recipe: Recipe, train: str, held: str, tokenizer: Tokenizer) ->
     }
     model = recipe.model
     if model.from_ is not None:
-        prints["model.from"] = parent.fingerprint(model.from_)
+        prints["model.from"] = fingerprint(model.from_)
     if isinstance(model, EncoderDecoderSettings) and model.encoder is not None and model.encoder.from_ is not None:
-        prints["model.encoder.from"] = parent.fingerprint(model.encoder.from_)
+        prints["model.encoder.from"] = fingerprint(model.encoder.from_)
     return prints
 
 

@@ -1,0 +1,399 @@
+"""Adapter folders: what was added to a model, beside the name of the model, in the layout of the library `peft`.
+
+LoRA and soft prompts are written as `peft` has them (adapter_config.json, adapter_model.safetensors) where the base is
+of a Hugging Face family; everything else has a form of our own (idiolect_adapter.safetensors, under our names).
+idiolect_adapter.json always lies beside: our settings, the base's fingerprint, the head for labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from idiolect.adapt import lora
+from idiolect.adapt.edited import core, linears
+from idiolect.adapt.edits import Edit, Origin, edit, trained
+from idiolect.adapt.heads import Labelled, attach
+from idiolect.adapt.settings import (
+    AdapterSettings,
+    LabelledSettings,
+    LoraSettings,
+    SoftPromptSettings,
+)
+from idiolect.errors import UserError, nearest
+from idiolect.interop import families, foreign
+from idiolect.interop.families import checked
+from idiolect.interop.foreign import RESTORE
+from idiolect.models.contract import Network
+from idiolect.models.encoder_decoder import EncoderDecoder
+from idiolect.models.settings import DecoderSettings, EncoderDecoderSettings
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+OWN, OWN_WEIGHTS = "idiolect_adapter.json", "idiolect_adapter.safetensors"
+Adapted = LoraSettings | AdapterSettings | SoftPromptSettings
+FORMAT = 1
+"""The version of our own layout."""
+KINDS: dict[str, type[Adapted]] = {
+    "lora": LoraSettings,
+    "adapter": AdapterSettings,
+    "soft-prompt": SoftPromptSettings,
+}
+PREFIX = "base_model.model."
+"""What `peft` puts before the name of every module."""
+PROMPT = "prompt_embeddings"
+PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
+"""The tensors of a LoRA, here and there."""
+PLAIN: Mapping[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "lora_bias": (False, None),
+    "layer_replication": (None,),
+    "target_parameters": (None, []),
+    "trainable_token_indices": (None,),
+    "use_qalora": (False, None),
+    "alora_invocation_tokens": (None,),
+    "arrow_config": (None,),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
+}
+"""Keys of a LoRA's configuration that must be absent or hold one of these: others change what is computed, or (the
+last) the base itself."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one of their matrices that are one of ours."""
+
+    name: str
+    """Our module."""
+    rows: int
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds what was added to a model, and not a model."""
+    return (folder / CONFIG).exists() or (folder / OWN).exists()
+
+
+# Writing
+
+
+def files_of(model: Network) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Tensor]]]:
+    """The JSON files and the files of tensors of an adapted model. Raises UserError where its base is nowhere."""
+    found: Edit = model.edit
+    if found.origin is None:
+        raise UserError("what was added cannot be saved without the model it was added to", "give model.from")
+    head = model.settings.model_dump(mode="json", by_alias=True) if isinstance(model, Labelled) else None
+    base = {"path": str(found.origin.folder), "fingerprint": found.origin.fingerprint}
+    own = {"format": FORMAT, "settings": found.settings.model_dump(mode="json"), "base": base, "head": head}
+    tensors = {name: tensor.detach().contiguous() for name, tensor in trained(model).items()}
+    theirs = _theirs(model, tensors)
+    if theirs is None:
+        return {OWN: own}, {OWN_WEIGHTS: tensors}
+    config, named = theirs
+    shared = {"base_model_name_or_path": str(found.origin.folder), "task_type": _task(model), "inference_mode": True}
+    return {OWN: own, CONFIG: shared | config}, {WEIGHTS: {name: x.contiguous() for name, x in named.items()}}
+
+
+def _theirs(model: Network, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The configuration and the tensors that make the same of the base in `peft`; None where nothing there does."""
+    row, settings = families.match(model.settings, model.model_type), model.edit.settings
+    if row is None:
+        return None
+    if isinstance(settings, LoraSettings):
+        return _lora_to_theirs(model, row, settings, tensors)
+    if isinstance(settings, SoftPromptSettings) and isinstance(
+        model.settings, DecoderSettings | EncoderDecoderSettings
+    ):
+        config = {
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": settings.tokens,
+            "token_dim": model.settings.width,
+            "num_transformer_submodules": 1,
+            "num_attention_heads": model.settings.heads,
+            "num_layers": model.settings.layers,
+        }
+        return config, {PROMPT: tensors["prompt"]}
+    return None
+
+
+def _task(model: Network) -> str | None:
+    if isinstance(model, Labelled):
+        return "SEQ_CLS" if model.settings.each == "text" else "TOKEN_CLS"
+    if isinstance(model, EncoderDecoder):
+        return "SEQ_2_SEQ_LM"
+    return "CAUSAL_LM" if not model.refusal else None
+
+
+def places(model: Network, row: str) -> dict[str, list[Part]]:
+    """Their modules, by name, and which of our linear layers each is made of, row after row.
+
+    Found by sending numbered rows through the family's own table, so that it knows all that loading and saving do.
+    """
+    prefix = "base." if isinstance(model, Labelled) else ""
+    sizes = {name.removesuffix(".linear"): layer.out_features for name, layer in linears(model).items()}
+    marks, begins, start = {}, {}, 0
+    for name, rows in sizes.items():
+        if ".blocks." in f".{name}" and ".experts." not in name:
+            marks[f"{prefix}{name}.weight"] = torch.arange(start, start + rows, dtype=torch.float64)[:, None]
+            begins[start], start = name, start + rows
+    found: dict[str, list[Part]] = {}
+    for theirs, mark in families.to_theirs(marks, row).items():
+        first, parts = mark.flatten().long().tolist(), []
+        while first:
+            name = begins[first[0]]
+            parts.append(Part(name, sizes[name]))
+            first = first[sizes[name] :]
+        found[theirs.removesuffix(".weight")] = parts
+    return found
+
+
+def _lora_to_theirs(
+    model: Network, row: str, settings: LoraSettings, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Where several of our matrices are one of theirs, so are their updates: A below A, B in blocks."""
+    adapted = {at: layer.pair() for at, layer in lora.layers(model).items()}
+    chosen = {at: pair for at, pair in adapted.items() if pair is not None}
+    out: dict[str, Tensor] = {}
+    shapes: dict[str, int] = {}
+    for theirs, parts in places(model, row).items():
+        pairs = {part.name: chosen.pop(part.name) for part in parts if part.name in chosen}
+        if not pairs:
+            continue
+        ranks = {at: len(pair.A) for at, pair in pairs.items()}
+        up = torch.zeros(sum(part.rows for part in parts), sum(ranks.values()))
+        magnitudes, top, left = [], 0, 0
+        for part in parts:
+            if part.name in pairs:
+                pair = pairs[part.name]
+                up[top : top + part.rows, left : left + ranks[part.name]] = pair.B.detach()
+                left += ranks[part.name]
+            if settings.dora:
+                magnitudes.append(_magnitude(model, part.name, pairs.get(part.name)))
+            top += part.rows
+        at = f"{PREFIX}{theirs}."
+        out[at + PARTS["A"]] = torch.cat([pair.A.detach() for pair in pairs.values()])
+        out[at + PARTS["B"]] = up
+        if magnitudes:
+            out[at + PARTS["magnitude"]] = torch.cat(magnitudes)
+        shapes[theirs] = left
+    if chosen:  # what is no module of its own there
+        return None
+    alphas = {at: settings.scale * (rank**0.5 if settings.rslora else rank) for at, rank in shapes.items()}
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "use_rslora": settings.rslora,
+        "use_dora": settings.dora,
+        "fan_in_fan_out": row == "gpt2",
+        "bias": "none",
+        "target_modules": sorted(shapes),
+        "rank_pattern": {at: rank for at, rank in shapes.items() if rank != settings.rank},
+        "alpha_pattern": {at: alpha for at, alpha in alphas.items() if shapes[at] != settings.rank},
+    }
+    own = isinstance(model, Labelled)
+    head = {key: tensor for key, tensor in tensors.items() if own and not key.startswith("base.")}
+    if head:
+        named = families.to_theirs(head, row)
+        out |= {PREFIX + key: tensor for key, tensor in named.items()}
+        tops = {key.rpartition(".")[0] for key in named}
+        config["modules_to_save"] = sorted({"classifier" if top.startswith("classifier.") else top for top in tops})
+    return config, out
+
+
+def _magnitude(model: Network, name: str, pair: lora.Pair | None) -> Tensor:
+    """Of a layer without an update in a matrix that has some: the lengths of its rows, so that it stays as it is."""
+    if pair is not None and pair.magnitude is not None:
+        return pair.magnitude.detach()
+    weight: Any = core(model).get_submodule(name).weight
+    return torch.linalg.vector_norm(weight.detach(), dim=1)
+
+
+# Reading
+
+
+def base_of(folder: Path) -> Path:
+    """The folder of the base that an adapter folder names. Raises UserError when it is not there."""
+    named = _own(folder)["base"]["path"] if (folder / OWN).exists() else _config(folder).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise UserError(f"{folder / CONFIG} names no base model", "name the base: BASE --adapter FOLDER")
+    found = next((path for path in (Path(named), folder / named) if path.is_dir()), None)
+    if found is None:
+        what = f"{folder} is an adapter, and its base {named} is not there"
+        raise UserError(what, f"put it back there, or name the base yourself: BASE --adapter {folder}")
+    return found
+
+
+def head_of(folder: Path) -> LabelledSettings | None:
+    """The settings of the base under its head for labels; None where it has none."""
+    head = _own(folder)["head"] if (folder / OWN).exists() else None
+    return None if head is None else checked(LabelledSettings, head, str(folder / OWN))
+
+
+def put(model: Network, folder: Path, base: Path, fingerprint: str) -> Network:
+    """The base with what the folder adds to it. Raises UserError when it is another base, or what is added is damaged.
+
+    base: where the model comes from, of that fingerprint.
+    """
+    head, settings = head_of(folder), settings_of(folder)
+    if (folder / OWN).exists():
+        written = _own(folder)["base"]
+        if written["fingerprint"] != fingerprint:
+            what = f"{base} is not the model that {folder} was made from ({written['path']}), or was changed since"
+            raise UserError(what, "put back the weights that it was made from, or adapt the new ones")
+    origin = Origin(base.resolve(), fingerprint)
+    if head is not None:
+        model, _ = attach(model, head, seed=0)
+    tensors = _tensors(folder, OWN_WEIGHTS if (folder / OWN_WEIGHTS).exists() else WEIGHTS)
+    row = families.match(model.settings, model.model_type)
+    if (folder / OWN_WEIGHTS).exists():
+        edit(model, settings, origin=origin)
+    elif isinstance(settings, LoraSettings):
+        if row is None:
+            raise UserError(f"{folder} is for a model of Hugging Face's, and {base} is none", "name another base")
+        tensors = _lora_to_ours(model, row, folder, settings, tensors, origin)
+    else:
+        edit(model, settings, origin=origin)
+        if isinstance(settings, SoftPromptSettings) and PROMPT in tensors:
+            tensors["prompt"] = tensors.pop(PROMPT)[: settings.tokens]  # peft's may have as many more, without effect
+    _fill(model, tensors, folder)
+    return model.eval()
+
+
+def settings_of(folder: Path) -> Adapted:
+    """The settings of what was added. Raises UserError for what is no adapter that we have, naming it."""
+    if (folder / OWN).exists():
+        tables = _own(folder)["settings"]
+        return checked(KINDS[tables["kind"]], tables, str(folder / OWN))
+    config, source = _config(folder), str(folder / CONFIG)
+    kind = config.get("peft_type")
+    if kind == "PROMPT_TUNING":
+        return checked(SoftPromptSettings, {"tokens": config.get("num_virtual_tokens")}, source)
+    if kind != "LORA":
+        raise UserError(f"{source}: peft_type {kind!r} is not known", "LORA and PROMPT_TUNING can be read")
+    for key, allowed in PLAIN.items():
+        if config.get(key, allowed[0]) not in allowed:
+            mend = f"only adapters with {' or '.join(map(repr, allowed))} there can be read"
+            raise UserError(f"{source}: {key} = {config[key]!r} is not supported", mend)
+    tables = {
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "dropout": config.get("lora_dropout", 0.0),
+        "rslora": config.get("use_rslora", False),
+        "dora": config.get("use_dora", False),
+    }
+    return checked(LoraSettings, tables, source)
+
+
+def _lora_to_ours(
+    model: Network, row: str, folder: Path, settings: LoraSettings, tensors: Mapping[str, Tensor], origin: Origin
+) -> dict[str, Tensor]:
+    """Gives the layers their updates; returns the tensors of these, and of a head, by our names.
+
+    An update of several layers as one is one for each, less what does nothing there (columns of B that are all 0).
+    """
+    config, rest = _config(folder), dict(tensors)
+    found: dict[str, Tensor] = {}
+    pairs: dict[str, LoraSettings] = {}
+    mine = lora.targets(model, settings.targets) if (folder / OWN).exists() else None
+    prefix = "base." if isinstance(model, Labelled) else ""
+    for theirs, parts in places(model, row).items():
+        held = {ours: rest.pop(f"{PREFIX}{theirs}.{name}", None) for ours, name in PARTS.items()}
+        A, B, magnitude = held.values()
+        if A is None or B is None:
+            continue
+        rows = sum(part.rows for part in parts)
+        if A.dim() != 2 or B.shape != (rows, len(A)) or (magnitude is None) == settings.dora:
+            raise UserError(f"{folder / WEIGHTS}: the update of {theirs} does not fit its layer", RESTORE)
+        alpha = _pattern(config, "alpha_pattern", theirs, settings.alpha, folder)
+        scale = alpha / (len(A) ** 0.5 if settings.rslora else len(A))
+        top = 0
+        for part in parts:
+            own, top = B[top : top + part.rows], top + part.rows
+            if mine is not None and part.name not in mine:  # 0 in a matrix that is fused with others
+                continue
+            used = own.abs().sum(0).nonzero().flatten() if len(parts) > 1 else torch.arange(len(A))
+            used = used if len(used) else torch.arange(min(settings.rank, len(A)))
+            rank = len(used)
+            pairs[part.name] = settings.model_copy(
+                update={"rank": rank, "alpha": scale * (rank**0.5 if settings.rslora else rank)}
+            )
+            at = f"{prefix}{part.name}.pairs.{lora.NAME}."
+            found |= {f"{at}A": A[used], f"{at}B": own[:, used].contiguous()}
+            if magnitude is not None:
+                found[f"{at}magnitude"] = magnitude[top - part.rows : top]
+    if isinstance(model, Labelled):
+        named = {key.removeprefix(PREFIX): tensor for key, tensor in rest.items()}
+        known = set(families.FAMILIES[row].names.values())
+        if all(name.rpartition(".")[0] in known for name in named):
+            found, rest = found | families.to_ours(named, row), {}
+    if rest:
+        raise UserError(f"{folder / WEIGHTS} has a tensor that is not known: {min(rest)}", RESTORE)
+    edit(model, settings, origin=origin, add=lambda model, settings, seed: lora.put(model, pairs, lora.NAME))
+    return found
+
+
+def _pattern(config: Mapping[str, Any], key: str, name: str, otherwise: float, folder: Path) -> float:
+    """What a pattern of a configuration says of a module. Raises UserError for a pattern that is not just a name."""
+    patterns = config.get(key) or {}
+    if not isinstance(patterns, dict):
+        raise UserError(f"{folder / CONFIG}: {key} is damaged", RESTORE)
+    for pattern, value in patterns.items():
+        if not re.fullmatch(r"[\w.]+", pattern):
+            what = f"{folder / CONFIG}: {key} has {pattern!r}, which is a regular expression"
+            raise UserError(what, "write the names of the modules there")
+        if name == pattern or name.endswith(f".{pattern}"):
+            if type(value) not in (int, float) or not 0 < value < 2**40:
+                raise UserError(f"{folder / CONFIG}: {key} has {value!r} for {pattern}", RESTORE)
+            return float(value)
+    return otherwise
+
+
+def _fill(model: Network, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Puts the tensors where they belong: they must be just those that train. Raises UserError otherwise."""
+    wanted = trained(model)
+    problems = [f"lacks {name}" for name in wanted if name not in tensors]
+    problems += [f"has an unknown tensor {name}{nearest(name, wanted)}" for name in tensors if name not in wanted]
+    for name in wanted.keys() & tensors.keys():
+        if tensors[name].shape != wanted[name].shape or not tensors[name].is_floating_point():
+            problems.append(f"has {name} of shape {list(tensors[name].shape)}, not {list(wanted[name].shape)}")
+    if problems:
+        raise UserError(f"{folder} {min(problems)}", RESTORE)
+    for name, tensor in tensors.items():
+        wanted[name].copy_(tensor)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    return foreign.json_object(folder, CONFIG)
+
+
+def _own(folder: Path) -> dict[str, Any]:
+    """Our own description. Raises UserError when it is damaged, or of a later format."""
+    found = foreign.json_object(folder, OWN)
+    base, settings = found.get("base"), found.get("settings")
+    whole = isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("path", "fingerprint"))
+    if not whole or not isinstance(settings, dict) or settings.get("kind") not in KINDS:
+        raise UserError(f"{folder / OWN} is damaged", RESTORE)
+    if found.get("format") != FORMAT:
+        what = f"{folder / OWN} is of format {found.get('format')!r}, and this version knows {FORMAT}"
+        raise UserError(what, "use the version of Idiolect that wrote it")
+    return {"head": None, **found}
+
+
+def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    path = foreign.inside(folder, name)
+    if not path.is_file():
+        if unread := foreign.pickles(folder):
+            raise foreign.refuse_pickle(folder / unread[0])
+        raise UserError(f"{path} does not exist", RESTORE)
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is damaged: {error}", RESTORE) from None
