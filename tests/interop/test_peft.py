@@ -127,8 +127,10 @@ def close(a, b):
     torch.testing.assert_close(a, b, atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", BASES)
+OURS = [(name, way) for name in BASES for way in WAYS if name == "gpt2" or way == "dora"]
+
+
+@pytest.mark.parametrize(("name", "way"), OURS)
 def test_peft_makes_the_same_of_what_we_wrote_and_we_read_it_back(name, way, bases, tmp_path, ids):
     model = adapted(bases[name], WAYS[way])
     folder.save(tmp_path / "adapter", model, None, {"results": 1})
@@ -158,8 +160,10 @@ THEIR_TARGETS = {
 }
 
 
-@pytest.mark.parametrize("way", THEIR_WAYS)
-@pytest.mark.parametrize("name", THEIR_TARGETS)
+FROM_THEM = [(name, way) for name in THEIR_TARGETS for way in THEIR_WAYS if name == "gpt2" or way == "patterns"]
+
+
+@pytest.mark.parametrize(("name", "way"), FROM_THEM)
 def test_we_make_the_same_of_what_peft_wrote(name, way, bases, tmp_path, ids):
     said, targets = dict(THEIR_WAYS[way]), THEIR_TARGETS[name]
     patterns = {}

@@ -94,16 +94,20 @@ def whole(model: Any) -> None:
     """
     if getattr(model, "edit", None) is None:
         return
-    kind = model.edit.settings.kind
-    if kind in APART:
-        what, why = APART[kind]
-        raise UserError(f"a model with {what} is no plain model: {why}", "use it by its adapter folder")
+    check_whole(model.edit.settings.kind)
     lora.fold(model)
     for name, layer in linears(model).items():
         if isinstance(layer, Quantised):
             replace(core(model), name, layer.plain())
     model.requires_grad_(True)
     model.edit = None
+
+
+def check_whole(kind: str) -> None:
+    """Raises UserError for what no plain model can hold."""
+    if kind in APART:
+        what, why = APART[kind]
+        raise UserError(f"a model with {what} is no plain model: {why}", "use it by its adapter folder")
 
 
 APART = {

@@ -13,7 +13,7 @@ from idiolect import config, files
 from idiolect.adapt import edits
 from idiolect.config import Settings
 from idiolect.errors import UserError
-from idiolect.interop import folder
+from idiolect.interop import folder, peft
 from idiolect.models.build import build
 from idiolect.models.contract import Network
 from idiolect.models.encoder_decoder import EncoderDecoder
@@ -46,6 +46,8 @@ def inherit(base: Mapping[str, Any], merged: dict[str, Any], overrides: Sequence
         said |= {f"{table}.{key}" for table in ("model", "tokenizer") for key in base.get(table, {})}
     settings = folder.describe(path).settings
     _refuse_what_cannot_go_on(settings, path)
+    if peft.is_adapter(path):
+        edits.check_whole(peft.settings_of(path).kind)
     problems = _put(merged, "model", settings, path, said, "model")
     problems += _put(merged, "tokenizer", _learnt(path), path, said, "tokenizer")
     if problems:
