@@ -134,6 +134,8 @@ class Labels(Stage):
 
     def replay_offer(self) -> str:
         """As in every stage; a head can learn alone."""
+        if self.recipe.adapt is not None:
+            return super().replay_offer()
         return f"task.freeze_base=true, which learns the head alone; {super().replay_offer()}"
 
     def _counts(self) -> Counter[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idiolect import config, files
+from idiolect import config
 from idiolect.adapt import edits
 from idiolect.config import Settings
 from idiolect.errors import UserError
