@@ -19,7 +19,13 @@ from pathlib import Path
 from benchmarks import measure, page
 from benchmarks.measure import Claim
 
-MODULES = {"spine": "The spine", "encoders": "Encoders", "words": "Word vectors", "translation": "Translation"}
+MODULES = {
+    "spine": "The spine",
+    "encoders": "Encoders",
+    "words": "Word vectors",
+    "translation": "Translation",
+    "instructions": "Instructions",
+}
 """Module → the heading of its figures."""
 DOCS = measure.ROOT / "docs" / "numbers.md"
 INTRODUCTION = """\
