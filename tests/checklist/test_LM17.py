@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from idiolect import api
 from idiolect.data import shards
 from idiolect.data.batches import held_out, next_token
 from idiolect.decode.generate import complete
-from idiolect.decode.settings import DecodeSettings
+from idiolect.decode.settings import ChatSettings, DecodeSettings
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings
 from idiolect.testing import ByteTokenizer
@@ -110,3 +112,24 @@ def test_LM17_the_same_seed_gives_the_same_model(tmp_path: Path) -> None:
     steps, repeated = pretrain(tmp_path, model, steps=10), pretrain(tmp_path, again, steps=10)
     assert [step.loss for step in repeated] == [step.loss for step in steps]
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters()))
+
+
+def test_LM17_pretrained_sampled_from_tuned_and_chatted_with(tmp_path: Path) -> None:
+    """The recipe gpt and, from its model, the recipe sft: a conversation of two turns, each answered and ended."""
+    (tmp_path / "lines.txt").write_text("\n".join(LINES * 8))
+    turns = [("Who eats hay?", "some cows"), ("Who grows?", "the cows that eat"), ("Who eats corn?", "the cows")]
+    roles = ("user", "assistant") * 2
+    talks = [[*turns[i], *turns[j]] for i in range(3) for j in range(3) if i != j]
+    rows = [{"messages": [{"role": r, "content": c} for r, c in zip(roles, talk, strict=True)]} for talk in talks]
+    (tmp_path / "talks.json").write_text(json.dumps(rows * 2))
+    quick = ["train.precision=fp32", "train.compile=no", "train.threads=1", "validation.every=0", "sample.every=0"]
+    base = [f"data.train={tmp_path / 'lines.txt'}", "data.document=line", "tokenizer.size=280", "train.steps=20"]
+    shape = ["model.layers=1", "model.heads=2", "model.width=48", "model.context=96", "train.batch_tokens=768"]
+    api.train("gpt", [*base, *shape, *quick], tmp_path / "base")
+    assert api.generate(tmp_path / "base", "the", DecodeSettings(max_tokens=5))["text"]
+    given = [f"data.train={tmp_path / 'talks.json'}", f"model.from={tmp_path / 'base'}", "train.steps=70"]
+    api.train("sft", [*given, *quick, "train.batch_tokens=768", "train.learning_rate=1e-2"], tmp_path / "run")
+    talk = api.chat(tmp_path / "run", settings=ChatSettings(temperature=0, top_p=1))
+    for asked, answer in (turns[2], turns[0]):
+        pieces = list(talk.answer(asked))
+        assert ("".join(piece.text for piece in pieces), pieces[-1].finish_reason) == (answer, "stop")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from idiolect import files
+from idiolect.adapt.vocabulary import grow
 from idiolect.data.batch import bits_per_byte
 from idiolect.data.conversations import Conversations, Packed, packed
 from idiolect.data.examples import in_order
@@ -62,6 +63,8 @@ class Conversing(Stage):
     """Conversations packed into rows; held-out answers in bits per byte."""
 
     chat: Chat
+    added: int
+    """Control tokens, the last of the tokenizer, that a model it starts from does not know."""
     train: Conversations
     """Their masks: what is learnt."""
     held: Encoded
@@ -84,6 +87,21 @@ class Conversing(Stage):
         return *super().curves, "loss_other_prompt", "stops", *measured
 
     @property
+    def pad_id(self) -> int:
+        """What fills rows. It is never learnt nor read, and a foreign model may have no padding of its own."""
+        return self.tokenizer.end_id
+
+    def model(self) -> Any:
+        """The model with rows for every token that it is to write."""
+        found, size = super().model(), self.tokenizer.size
+        fresh = range(size - self.added, size)
+        needed = max(self.tokenizer.end_id, *fresh, 0)
+        if self.recipe.model.from_ is not None and (self.added or needed >= found.vocabulary):
+            vocabulary = size if needed >= found.vocabulary else found.vocabulary
+            found, _ = grow(found, vocabulary, [id_ for id_ in fresh if id_ < found.vocabulary])
+        return found
+
+    @property
     def tokens(self) -> int:
         """Positions of all conversations to train on."""
         return int(self.train.lengths.sum())
@@ -97,7 +115,7 @@ class Conversing(Stage):
             batch_tokens=train.batch_tokens,
             micro_batches=train.micro_batches,
             seed=train.seed,
-            pad_id=self.tokenizer.pad_id,
+            pad_id=self.pad_id,
         )
 
     def objective(self) -> objectives.Objective:
@@ -126,7 +144,7 @@ class Conversing(Stage):
         return said[said >= 0]
 
     def _nats(self, model: Any, rows: Conversations, n: int) -> float:
-        batches = (rows.batch(group, self.tokenizer.pad_id) for group in in_order(rows.lengths[:n], ROWS))
+        batches = (rows.batch(group, self.pad_id) for group in in_order(rows.lengths[:n], ROWS))
         return summed(model, batches, objectives.next_token)[0]
 
     def _figures(self, nats: float, labels: np.ndarray) -> dict[str, Any]:
@@ -228,10 +246,17 @@ def prepare(recipe: Recipe, folder: Path) -> Conversing:
     task = recipe.doing
     assert isinstance(task, ChatTask)
     halves = split(recipe.data, task, recipe.train.seed)
+    if recipe.model.from_ is None:
+        say("note: no model.from is given, so a fresh model learns to answer from these conversations alone")
     for layout, paths in halves[0].layouts().items():
         say(f"conversations: {layout}, from {', '.join(path.name for path in paths[:3])}{' …' * (len(paths) > 3)}")
     tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, _contents(halves[0]))
-    talk = chat.of(tokenizer, task.template or (None if tokenizer.templates else "instruction"))
+    source, name = chat.find(tokenizer, task.template or (None if tokenizer.templates else "instruction"))
+    added = chat.lacking(source, tokenizer) if task.template else []
+    tokenizer = tokenizer.with_controls(added)
+    if added:
+        say(f"new tokens: {', '.join(added)}, as {name} uses them; they begin as the mean of all others")
+    talk = Chat(tokenizer, source, name)
     tokenizer.templates = {**tokenizer.templates, chat.templates.DEFAULT: talk.program.source}
     tokenizer.answer_ends = tuple(id_ for id_ in talk.ends if id_ != tokenizer.end_id)
     context = recipe.reads.context
@@ -245,7 +270,7 @@ def prepare(recipe: Recipe, folder: Path) -> Conversing:
         raise UserError("no conversation is held out", "give more, or another share")
     prints = fingerprints(recipe, halves[0].fingerprint, halves[1].fingerprint, tokenizer)
     prints["task.template"] = talk.program.hash
-    return Conversing(recipe, tokenizer, prints, talk, learnt, held, found)
+    return Conversing(recipe, tokenizer, prints, talk, len(added), learnt, held, found)
 
 
 def split(data: DataSettings, task: ChatTask, seed: int) -> tuple[read.Conversations, read.Conversations]:

@@ -257,7 +257,12 @@ def render(
 
 
 def of(tokenizer: Tokenizer, template: str | None = None) -> Chat:
-    """The tokenizer with a template: one that is built in, a file of one's own (.jinja), or (None) what came with it.
+    """The tokenizer with a template, as `find` finds it."""
+    return Chat(tokenizer, *find(tokenizer, template))
+
+
+def find(tokenizer: Tokenizer, template: str | None = None) -> tuple[str, str]:
+    """(source, name) of a template: a built-in one, a file of one's own (.jinja), or (None) what the tokenizer has.
 
     Raises UserError when there is none of that name, or none came with the tokenizer.
     """
@@ -267,16 +272,22 @@ def of(tokenizer: Tokenizer, template: str | None = None) -> Chat:
                 "the model has no chat template: it has not learnt to answer",
                 "train it by the recipe sft, or name a template, such as instruction",
             )
-        return Chat(tokenizer, tokenizer.templates[templates.DEFAULT], "of the model")
+        return tokenizer.templates[templates.DEFAULT], "of the model"
     if template in BUILT_IN:
-        return Chat(tokenizer, BUILT_IN[template], template)
+        return BUILT_IN[template], template
     path = Path(template)
     if path.suffix == templates.ENDING or path.is_file():
-        return Chat(tokenizer, templates.read_file(path), str(path))
-    known = {*BUILT_IN, *tokenizer.templates}
+        return templates.read_file(path), str(path)
     if template in tokenizer.templates:
-        return Chat(tokenizer, tokenizer.templates[template], template)
+        return tokenizer.templates[template], template
+    known = {*BUILT_IN, *tokenizer.templates}
     raise UserError(
         f"there is no chat template {template}{nearest(template, known)}",
         f"name one of {', '.join(sorted(known))}, or a {templates.ENDING} file",
     )
+
+
+def lacking(source: str, tokenizer: Tokenizer) -> list[str]:
+    """What looks like a control token in a template and is none of the tokenizer's, each once, in order."""
+    known = {token["content"] for token in tokenizer.spec["added_tokens"]}
+    return [name for name in dict.fromkeys(_LIKE_CONTROL.findall(source)) if name not in known]

@@ -152,11 +152,15 @@ class Tokenizer:
 
     def with_sentinels(self, n: int) -> Tokenizer:
         """This tokenizer, or where it has fewer sentinels, one that has n, the new ones after all other ids."""
-        if len(self.sentinels) >= n:
+        return self.with_controls([SENTINEL.format(number) for number in range(len(self.sentinels), n)])
+
+    def with_controls(self, names: Sequence[str]) -> Tokenizer:
+        """This tokenizer with further control tokens after all other ids; itself when there are none to add."""
+        if not names:
             return self
         spec = copy.deepcopy(self._spec)
-        for number in range(len(self.sentinels), n):
-            folder.add(spec, SENTINEL.format(number))
+        for name in names:
+            folder.add(spec, name)
         return self.respecified(spec)
 
     @functools.cached_property
