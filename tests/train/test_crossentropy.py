@@ -115,6 +115,40 @@ def test_no_gradients_are_computed_where_none_are_wanted(chunked: None) -> None:
     torch.testing.assert_close(total, F.cross_entropy(F.linear(x, w, b), labels, reduction="sum"))
 
 
+@pytest.mark.parametrize("frozen", ["x", "w", "b", "w and b"])
+def test_what_is_frozen_has_no_gradient_and_the_others_have_torchs(chunked: None, frozen: str) -> None:
+    named = dict(zip("xwb", parts(torch.float64)))
+    labels = parts(torch.float64)[3]
+    assert labels is not None
+    for name in frozen.split(" and "):
+        named[name].requires_grad_(False)  # type: ignore[union-attr]
+    moving = [tensor for tensor in named.values() if tensor is not None and tensor.requires_grad]
+    x, w, b = named.values()
+    ours = linear_cross_entropy(x, w, b, labels)  # type: ignore[arg-type]
+    reference = F.cross_entropy(F.linear(x, w, b), labels, reduction="sum")  # type: ignore[arg-type]
+    for got, want in zip(gradients(ours, *moving), gradients(reference, *moving), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_under_a_frozen_head_no_product_for_its_gradient_is_computed(
+    chunked: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, w, _, labels = parts()
+    assert x is not None and w is not None and labels is not None
+    made: list[tuple[int, ...]] = []
+    inner = crossentropy._loss_and_gradients
+
+    def watched(*given: object) -> object:
+        found = inner(*given)  # type: ignore[arg-type]
+        made.append(tuple(0 if part is None else len(part) for part in found[1:]))
+        return found
+
+    monkeypatch.setattr(crossentropy, "_loss_and_gradients", watched)
+    linear_cross_entropy(x, w.detach(), None, labels).backward()
+    supervised = int((labels != IGNORE).sum())
+    assert made == [(supervised, 0, 0)]  # of the rows that are supervised, and of nothing else
+
+
 def test_only_one_backward(chunked: None) -> None:
     x, w, b, labels = parts()
     total = linear_cross_entropy(x, w, b, labels)

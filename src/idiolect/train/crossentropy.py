@@ -5,7 +5,7 @@ Shapes: N rows (positions), D width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +37,7 @@ def linear_cross_entropy(
     x, y = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     rows = max(FEWEST_ROWS, chunk_size(hidden.device) // weight.shape[0])
     if len(x) > rows or fused.usable(x):
-        needs_grad = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-        total: Tensor = _Chunked.apply(x, weight, bias, y, rows, needs_grad, softcap)
+        total: Tensor = _Chunked.apply(x, weight, bias, y, rows, torch.is_grad_enabled(), softcap)
         return total
     logits = F.linear(x, weight, bias)
     return cross_entropy(logits if softcap is None else torch.tanh(logits / softcap) * softcap, y)
@@ -62,6 +61,8 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 class _Chunked(torch.autograd.Function):
     """The chunked path. The loss is a sum, so each row's gradient is known in the forward pass up to one factor.
 
+    Only supervised rows are multiplied (on a CPU), of a chat the answers; what is frozen has no gradient.
+
     torch's own F.linear_cross_entropy does the same, but in 2.13 it returns a bf16 sum for bf16 input (three digits)
     and does not follow autocast; the tests use it as the reference.
     """
@@ -74,16 +75,22 @@ class _Chunked(torch.autograd.Function):
         bias: Tensor | None,
         labels: Tensor,
         rows: int,
-        needs_grad: bool,
+        grads: bool,
         softcap: float | None,
     ) -> Tensor:
-        kind = x.device.type
+        needed = Needed(*(grads and asked for asked in ctx.needs_input_grad[:3]))
+        shape, kind, kept = x.shape, x.device.type, None
+        if kind == "cpu":  # an accelerator would have to wait until it is known how many
+            kept = (labels != IGNORE).nonzero()[:, 0]
+            x, labels = (x, labels) if len(kept) == len(labels) else (x[kept], labels[kept])
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         ours = softcap is None and fused.multiplies(x, weight)
         with torch.autocast(kind, enabled=False):
-            given = x.to(dtype), weight if ours else weight.to(dtype), bias, labels, rows, needs_grad
-            total, *ctx.grads = _fused(*given) if ours else _loss_and_gradients(*given, softcap)
-        ctx.dtypes = x.dtype, weight.dtype
+            given = x.to(dtype), weight if ours else weight.to(dtype), bias, labels, rows, needed
+            total, dx, dw, db = _fused(*given) if ours else _loss_and_gradients(*given, softcap)
+        if dx is not None and kept is not None and len(dx) < shape[0]:
+            dx = dx.new_zeros(shape).index_copy_(0, kept, dx)
+        ctx.grads, ctx.dtypes = (dx, dw, db), (x.dtype, weight.dtype)
         return total
 
     @staticmethod
@@ -92,8 +99,16 @@ class _Chunked(torch.autograd.Function):
         if ctx.grads is None:
             raise RuntimeError("the chunked cross-entropy keeps its gradients for one backward pass only")
         (dx, dw, db), ctx.grads = ctx.grads, None
-        dx, dw = (d.mul_(upstream).to(dtype) for d, dtype in zip((dx, dw), ctx.dtypes))
+        dx, dw = (None if d is None else d.mul_(upstream).to(dtype) for d, dtype in zip((dx, dw), ctx.dtypes))
         return dx, dw, None if db is None else db.mul_(upstream), None, None, None, None
+
+
+class Needed(NamedTuple):
+    """Which gradients are asked for: of hidden, weight and bias."""
+
+    x: bool
+    w: bool
+    bias: bool
 
 
 def _loss_and_gradients(
@@ -102,7 +117,7 @@ def _loss_and_gradients(
     bias: Tensor | None,
     labels: Tensor,
     rows: int,
-    needs_grad: bool,
+    needed: Needed,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """x [N, D], w [V, D] of one dtype → (summed loss, d/dx [N, D], d/dw [V, D], d/db [V]); gradients None if unasked.
@@ -112,9 +127,9 @@ def _loss_and_gradients(
     """
     wide = _wide(x.dtype)
     total = torch.zeros((), dtype=wide, device=x.device)
-    dx = torch.empty_like(x) if needs_grad else None
-    dw: Tensor | None = None
-    db = torch.zeros(len(w), dtype=wide, device=w.device) if needs_grad and bias is not None else None
+    dx = torch.empty_like(x) if needed.x else None
+    dw = torch.zeros_like(w) if needed.w and not len(x) else None
+    db = torch.zeros(len(w), dtype=wide, device=w.device) if needed.bias else None
     buffer = torch.empty(min(rows, len(x)), len(w), dtype=x.dtype, device=x.device)  # one for all chunks
     for start in range(0, len(x), rows):
         part, y = x[start : start + rows], labels[start : start + rows]
@@ -128,35 +143,37 @@ def _loss_and_gradients(
             logits.mul_(softcap)
         loss, p = _rows(logits, y)
         total += loss
-        if dx is None:
-            continue
         if slope is not None:
             p *= slope
         if db is not None:
             db += p.sum(0, dtype=wide)
-        torch.mm(p, w, out=dx[start : start + rows])
-        more = p.t() @ part
-        dw = more if dw is None else dw.to(wide).add_(more)
+        if dx is not None:
+            torch.mm(p, w, out=dx[start : start + rows])
+        if needed.w:
+            more = p.t() @ part
+            dw = more if dw is None else dw.to(wide).add_(more)
     return total, dx, dw, db
 
 
 def _fused(
-    x: Tensor, w: Tensor, bias: Tensor | None, labels: Tensor, rows: int, needs_grad: bool
+    x: Tensor, w: Tensor, bias: Tensor | None, labels: Tensor, rows: int, needed: Needed
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The same of x bf16 and w fp32 by `fused`'s products, which add to d/dw in place."""
     N, V, total, x = len(x), len(w), torch.zeros(()), x.contiguous()
-    dx, dw, db = None, None, None
-    if needs_grad:
-        dx, db = torch.empty_like(x), None if bias is None else torch.empty(V)
+    dx = torch.empty_like(x) if needed.x else None
+    dw = torch.zeros_like(w) if needed.w and not N else None
+    db = torch.zeros(V) if needed.bias else None
     buffer = x.new_empty(min(rows, N), (V // 32 + 2) * 32)[:, :V]  # one for all chunks; rows begin with a cache line
     for start in range(0, N, rows):
         part = x[start : start + rows]
         p = fused.product(part, w, bias, buffer[: len(part)])
         total += fused.cross_entropy_(p, labels[start : start + rows]).sum()
-        if dx is None:
-            continue
-        fused.product_input(p, w, dx[start : start + rows])
-        dw = fused.product_weight(p, part, dw, db)
+        if dx is not None:
+            fused.product_input(p, w, dx[start : start + rows])
+        if needed.w:
+            dw = fused.product_weight(p, part, dw, db)
+        elif db is not None:
+            db += p.sum(0, dtype=torch.float32)
     return total, dx, dw, db
 
 
