@@ -96,6 +96,8 @@ def _parse(value: str, annotation: Any) -> Any:
         return None
     if all(_textual(member) or member is NoneType for member in members):
         return value
+    if any(get_origin(member) is Literal and value in get_args(member) for member in members):
+        return value
     parsed = _toml(value)
     if any(get_origin(member) in (tuple, list) for member in members) and not isinstance(parsed, list):
         return [value if all(_textual(item) for item in _items(members)) else parsed]

@@ -79,6 +79,17 @@ def test_FT7_nothing_is_said_to_be_lost_where_nothing_is(base, tmp_path):
     assert entry(found, "entities")["worse"] == 0
 
 
+def test_FT7_the_mixture_that_is_offered_keeps_what_was_forgotten(base, tmp_path):
+    found = api.train("continue", tuned(base), tmp_path / "run")
+    offered = found["forgetting"]["offer"].split(";")[0].split()
+    assert offered == [f"data.replay={base / 'both.txt'}", "data.replay_share=0.2"]
+    kept = api.train("continue", tuned(base, *offered), tmp_path / "kept")
+    assert entry(kept, "entities")["after"] > 0.95 and "entities" not in kept["forgetting"]["forgotten"]
+    assert entry(kept, "entity_text")["after"] < entry(found, "entity_text")["after"]
+    assert [round(one["actual"], 2) for one in kept["mixture"]] == [0.8, 0.2]
+    assert api.classify(tmp_path / "kept", "a warm story", labels=["good", "bad"])["label"] == "good"
+
+
 def test_FT7_a_run_that_goes_on_does_not_measure_what_was_before_again(base, tmp_path, monkeypatch):
     whole = api.train("continue", tuned(base, "checkpoint.every=30"), tmp_path / "whole")
     said = tuned(base, "checkpoint.every=30")

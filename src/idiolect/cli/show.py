@@ -192,6 +192,9 @@ def trained(result: Mapping[str, Any], as_json: bool) -> int:
         ]
         if figures:
             print(f"held-out {', '.join(figures)}")
+        if result.get("mixture"):
+            rows = [list(one.values()) for one in result["mixture"]]
+            print("\n" + lines(["source", "planned share", "actual share", "epochs"], rows) + "\n")
         if result.get("forgetting"):
             forgotten(result["forgetting"])
         print(f"report {result['report']}" if result.get("report") else f"resume with: idiolect resume {result['run']}")

@@ -83,6 +83,11 @@ class Packed:
     pad_id: int
 
     @property
+    def n(self) -> int:
+        """R, the packed rows."""
+        return len(self.ends) - 1
+
+    @property
     def shared(self) -> bool:
         """Whether some row holds two conversations."""
         return len(self.order) > len(self.ends) - 1

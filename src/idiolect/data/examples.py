@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from idiolect import seeds
 from idiolect.data.batch import Batch
 from idiolect.data.batches import drawn
+from idiolect.data.mixture import Mixture
 from idiolect.errors import UserError
 
 POOL = 64
@@ -63,12 +65,24 @@ class Pooled:
     """Rows a step."""
     micro_batches: int
     seed: int
+    mixture: Mixture | None = None
+    """Which example stands in a slot where the examples are of several sources; None: they are one."""
+
+    def taken(self, steps: int) -> np.ndarray:
+        """How many rows each source of a mixture has in so many steps, int64 [K]."""
+        assert self.mixture is not None
+        pools, rest = divmod(steps, POOL)
+        had = self.mixture.taken(pools * POOL * self.rows)
+        for step in range(steps - rest, steps):
+            had = had + np.bincount(self.mixture.source_of(self.examples(step)), minlength=len(had))
+        return had
 
     def examples(self, step: int) -> np.ndarray:
         """The example in each row of a step, int64 [rows], the shorter first."""
         pool, place = divmod(step, POOL)
         slots = np.arange(pool * POOL * self.rows, (pool + 1) * POOL * self.rows)
-        examples = drawn(slots, len(self.lengths), self.seed)
+        drawing = partial(drawn, n=len(self.lengths), seed=self.seed) if self.mixture is None else self.mixture.examples
+        examples = drawing(slots)
         examples = examples[np.argsort(self.lengths[examples], kind="stable")]
         turn = int(seeds.permute(np.array([place]), POOL, seeds.derive(self.seed, "pool", pool))[0])
         return examples[turn * self.rows : (turn + 1) * self.rows]
@@ -79,7 +93,13 @@ class Pooled:
 
 
 def pooled(
-    lengths: np.ndarray, layout: Callable[[np.ndarray], Batch], *, batch_tokens: int, micro_batches: int, seed: int
+    lengths: np.ndarray,
+    layout: Callable[[np.ndarray], Batch],
+    *,
+    batch_tokens: int,
+    micro_batches: int,
+    seed: int,
+    mixture: Mixture | None = None,
 ) -> Pooled:
     """Batches of about `batch_tokens` positions, all of the same number of rows: batch_tokens over the mean length.
 
@@ -88,7 +108,7 @@ def pooled(
     if not len(lengths):
         raise UserError("there are no examples to learn from", "give files with examples in them")
     rows = max(1, round(batch_tokens / float(lengths.mean()) / micro_batches)) * micro_batches
-    return Pooled(lengths, layout, rows, micro_batches, seed)
+    return Pooled(lengths, layout, rows, micro_batches, seed, mixture)
 
 
 def in_order(lengths: np.ndarray, positions: int) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ import torch
 from idiolect import seeds
 from idiolect.data.batch import IGNORE, Batch
 from idiolect.data.batches import HeldOut, NextToken
+from idiolect.data.mixture import MixedRows
 from idiolect.errors import UserError
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -92,8 +93,13 @@ def hide(batch: Batch, how: Masking, draw: np.random.Generator) -> Batch:
 class Masked:
     """The micro-batches of each optimiser step: the rows of next-token training, some of their tokens hidden."""
 
-    rows: NextToken
+    rows: NextToken | MixedRows
     how: Masking
+
+    def taken(self, steps: int) -> np.ndarray:
+        """How many rows each source of a mixture has in so many steps, int64 [K]."""
+        assert isinstance(self.rows, MixedRows)
+        return self.rows.taken(steps)
 
     def __call__(self, step: int) -> list[Batch]:
         """The micro-batches of one step, each ids and labels [rows / micro_batches, T]."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from idiolect.config import Settings
+
+Weights = Literal["proportional", "equal", "capped"] | tuple[Annotated[float, Field(gt=0)], ...]
+"""How much of each source a run reads."""
 
 
 class DataSettings(Settings):
@@ -23,6 +26,23 @@ class DataSettings(Settings):
     """The field of a jsonl or parquet row that holds the text."""
     packing: Literal["documents", "stream"] = "documents"
     """documents: several documents share a row without seeing one another; stream: windows of one endless text."""
+    weights: Weights | None = None
+    """What share of the rows each file or folder of train has: proportional to its examples, equal, capped (no source
+    counts for more examples than cap), or a number for each. Unset: all of it is one text, read once an epoch."""
+    cap: int | None = Field(default=None, ge=1)
+    """Examples (rows of a text) that a source counts for at most, with weights = "capped"."""
+    replay: tuple[Path, ...] = ()
+    """Files or folders of general text of which every batch has a part, so that a tuned model does not forget it."""
+    replay_share: float = Field(default=0.2, gt=0, lt=1)
+    """The share of the rows that are replayed, where there is something to replay."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.weights == "capped") != (self.cap is not None):
+            raise ValueError('cap and weights = "capped" belong together')
+        if isinstance(self.weights, tuple) and len(self.weights) != len(self.train):
+            raise ValueError(f"weights has {len(self.weights)} numbers for the {len(self.train)} of train")
+        return self
 
 
 class NextTokenTask(Settings):

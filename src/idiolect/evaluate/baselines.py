@@ -25,7 +25,7 @@ def uniform(held: Shards, tokenizer: Tokenizer) -> Evaluation:
     return replace(_evaluation(held.labels * math.log(V), held, tokenizer), perplexity=float(V))
 
 
-def unigram(held: Shards, tokenizer: Tokenizer, train: Shards | None = None) -> Evaluation:
+def unigram(held: Shards, tokenizer: Tokenizer, *train: Shards) -> Evaluation:
     """Ids as often as they were seen, whatever came before.
 
     With training text: p(w) = (c(w) + 1) / (N + V), c(w) the count of w among its N labels. The one that is added to
@@ -37,11 +37,11 @@ def unigram(held: Shards, tokenizer: Tokenizer, train: Shards | None = None) -> 
     """
     counts = _labels(held, tokenizer.end_id)
     V = tokenizer.size
-    if train is None:
+    if not train:
         nats = math.lgamma(held.labels + V) - math.lgamma(V) - math.fsum(math.lgamma(c + 1) for c in counts if c)
     else:
-        seen = _labels(train, tokenizer.end_id)
-        nats = float(counts @ (math.log(train.labels + V) - np.log(seen + 1)))
+        seen = sum(_labels(text, tokenizer.end_id) for text in train)
+        nats = float(counts @ (math.log(sum(text.labels for text in train) + V) - np.log(seen + 1)))
     return _evaluation(nats, held, tokenizer)
 
 

@@ -121,11 +121,11 @@ def evaluate_shards(
 
 
 def guesses(
-    tokenizer: Tokenizer, held: Shards, text: str, *, train: Shards | None = None, named: bool = False
+    tokenizer: Tokenizer, held: Shards, text: str, *, train: Sequence[Shards] = (), named: bool = False
 ) -> list[table.Row]:
     """The rows of the uniform and the unigram guess; `named` after their tokenizer where a table has several."""
     of = f" of {tokenizer.kind}" if named else ""
-    found = {"uniform": baselines.uniform(held, tokenizer), "unigram": baselines.unigram(held, tokenizer, train)}
+    found = {"uniform": baselines.uniform(held, tokenizer), "unigram": baselines.unigram(held, tokenizer, *train)}
     return [
         table.Row.of(name + of, name, text, tokenizer.fingerprint, evaluation, baseline=True)
         for name, evaluation in found.items()

@@ -20,20 +20,25 @@ from idiolect.adapt.vocabulary import grow
 from idiolect.data.batch import bits_per_byte
 from idiolect.data.conversations import Conversations, Packed, packed
 from idiolect.data.examples import in_order
+from idiolect.data.mixture import MixedRows
 from idiolect.data.settings import ChatTask, DataSettings
+from idiolect.data.shards import Shards
+from idiolect.data.shards import encode as encode_text
 from idiolect.decode.generate import Completion, complete
 from idiolect.decode.settings import DecodeSettings
 from idiolect.errors import UserError
 from idiolect.evaluate.overlap import METRICS
 from idiolect.evaluate.score import finite, lossy, perplexity, summed
 from idiolect.recipes import preflight
+from idiolect.recipes.parent import replay_of
 from idiolect.recipes.preflight import Counts, Preflight
-from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
+from idiolect.recipes.prepare import fingerprints, replaying, say, tokenizer_of
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 from idiolect.report import Report
 from idiolect.text import conversations as read
 from idiolect.text import template as templates
+from idiolect.text.corpus import Corpus
 from idiolect.text.template import Pair, Template
 from idiolect.tokens import chat
 from idiolect.tokens.chat import Chat
@@ -69,6 +74,8 @@ class Conversing(Stage):
     """Their masks: what is learnt."""
     held: Encoded
     found: Preflight
+    replayed: Shards | None = None
+    """General text of which every batch has a part."""
 
     def __post_init__(self) -> None:
         """Raises UserError when the library of a metric is missing: now, not after the training."""
@@ -106,10 +113,10 @@ class Conversing(Stage):
         """Positions of all conversations to train on."""
         return int(self.train.lengths.sum())
 
-    def batches(self) -> Packed:
-        """Several conversations in a row."""
+    def batches(self) -> Packed | MixedRows:
+        """Several conversations in a row; beside them rows of the text that is replayed."""
         train = self.recipe.train
-        return packed(
+        own = packed(
             self.train,
             context=self.recipe.reads.context,
             batch_tokens=train.batch_tokens,
@@ -117,6 +124,11 @@ class Conversing(Stage):
             seed=train.seed,
             pad_id=self.pad_id,
         )
+        return own if self.replayed is None else replaying(self.recipe, self.tokenizer, own, self.replayed)
+
+    def replay_offer(self) -> str:
+        """As of next tokens."""
+        return f"{replay_of(self.recipe)}; {super().replay_offer()}"
 
     def objective(self) -> objectives.Objective:
         """The next token's cross-entropy, of the tokens that are learnt."""
@@ -270,7 +282,11 @@ def prepare(recipe: Recipe, folder: Path) -> Conversing:
         raise UserError("no conversation is held out", "give more, or another share")
     prints = fingerprints(recipe, halves[0].fingerprint, halves[1].fingerprint, tokenizer)
     prints["task.template"] = talk.program.hash
-    return Conversing(recipe, tokenizer, prints, talk, len(added), learnt, held, found)
+    if not recipe.data.replay:
+        return Conversing(recipe, tokenizer, prints, talk, len(added), learnt, held, found)
+    general = Corpus(recipe.data.replay, recipe.data.document, recipe.data.field)
+    prints["data.replay"] = general.fingerprint
+    return Conversing(recipe, tokenizer, prints, talk, len(added), learnt, held, found, encode_text(general, tokenizer))
 
 
 def split(data: DataSettings, task: ChatTask, seed: int) -> tuple[read.Conversations, read.Conversations]:

@@ -45,6 +45,8 @@ def finish(run: Run, stage: Stage, model: Any, steps: int, totals: watch.Totals,
     }
     if run.ledger.exists() and (ledger := Ledger.of(run, stage)):
         about["forgetting"] = ledger.end(model)
+    if mixture := stage.mixture(steps):
+        about["mixture"] = mixture
     lineage = {
         "idiolect": __version__,
         "recipe": config.dump(recipe),
@@ -92,6 +94,8 @@ def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
     guesses = {"this model": validation, **about["baselines"]}
     rows = [[name, *(figures.get(key) for key in stage.curves)] for name, figures in guesses.items()]
     report.table(["", *map(title, stage.curves)], rows, "Beside the baselines")
+    if mixture := about.get("mixture"):
+        report.table(["source", "planned share", "actual share", "epochs"], [list(one.values()) for one in mixture])
     curves = dict(CURVES)
     if forgetting := about.get("forgetting"):
         report.table(LEDGER, ledger_rows(forgetting), "What the model knew before, and knows after")

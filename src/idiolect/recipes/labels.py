@@ -21,16 +21,17 @@ from idiolect.adapt.settings import Bodies, LabelledSettings
 from idiolect.data.batch import IGNORE, Batch
 from idiolect.data.examples import Pooled, Ragged, in_order, pooled
 from idiolect.data.labels import Frame, encode_words
+from idiolect.data.mixture import Mixture
 from idiolect.data.padding import pad
-from idiolect.data.settings import DataSettings, LabelsTask, TagsTask
+from idiolect.data.settings import LabelsTask, TagsTask
 from idiolect.errors import UserError
 from idiolect.evaluate.labels import accuracy, entity_f1, macro_f1
 from idiolect.evaluate.score import scoring
 from idiolect.interop.labels import hidden_of
-from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
+from idiolect.recipes.prepare import fingerprints, mixture, say, split_examples, tokenizer_of
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
-from idiolect.text.examples import Examples
+from idiolect.text.several import Several
 from idiolect.tokens.tokenizer import Tokenizer
 from idiolect.train import objectives
 from idiolect.train.crossentropy import cross_entropy
@@ -60,6 +61,8 @@ class Labels(Stage):
     head: LabelledSettings
     train: Marked
     held: Marked
+    mixed: Mixture | None = None
+    """Of the sources of the training examples, where they are weighed."""
 
     @property
     def settings(self) -> LabelledSettings:
@@ -108,6 +111,7 @@ class Labels(Stage):
             batch_tokens=train.batch_tokens,
             micro_batches=train.micro_batches,
             seed=train.seed,
+            mixture=self.mixed,
         )
 
     def objective(self) -> objectives.Objective:
@@ -168,7 +172,7 @@ def prepare(recipe: Recipe, folder: Path) -> Labels:
     """Splits the texts with their labels, learns or loads the tokenizer, encodes."""
     task = recipe.doing
     assert isinstance(task, LabelsTask)
-    train, held = split(recipe.data, (task.text, task.label))
+    train, held = split_examples(recipe.data, (task.text, task.label))
     tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, (row[task.text] for row in train))
 
     def mark(rows: Sequence[Any], around: Frame) -> Marked:
@@ -186,7 +190,7 @@ def prepare_tags(recipe: Recipe, folder: Path) -> Labels:
     task = recipe.doing
     assert isinstance(task, TagsTask)
     words, tags = f"{task.tokens}[]", f"{task.tags}[]"
-    train, held = split(recipe.data, (words, tags))
+    train, held = split_examples(recipe.data, (words, tags))
     tokenizer = tokenizer_of(folder / "tokenizer", recipe.tokenizer, (" ".join(row[words]) for row in train))
     last = _pool(recipe, task) == "last"
 
@@ -202,19 +206,11 @@ def prepare_tags(recipe: Recipe, folder: Path) -> Labels:
     return stage(recipe, task, tokenizer, (train, held), mark)
 
 
-def split(data: DataSettings, fields: tuple[str, str]) -> tuple[Examples, Examples]:
-    """The examples to train on, and those held out. Raises UserError when either is empty."""
-    train = Examples(data.train, fields)
-    if isinstance(data.validation, float):
-        return train.split(data.validation)
-    return train, Examples((data.validation,), fields)
-
-
 def stage(
     recipe: Recipe,
     task: LabelsTask | TagsTask,
     tokenizer: Tokenizer,
-    halves: tuple[Examples, Examples],
+    halves: tuple[Several, Several],
     mark: Callable[[Sequence[Any], Frame], Marked],
 ) -> Labels:
     """The stage of the examples that `mark` encodes. Raises UserError when all their labels are the same."""
@@ -228,7 +224,9 @@ def stage(
         raise UserError(f"all labels are {', '.join(names)}", "give examples of two labels or more")
     say(f"examples: {len(train.rows):,}, held out {len(held.rows):,}; labels: {', '.join(names)}")
     prints = fingerprints(recipe, halves[0].fingerprint, halves[1].fingerprint, tokenizer)
-    return Labels(recipe, tokenizer, prints, head_of(recipe, names), train, held)
+    sizes = [sum(all(row.values()) for row in part) for part in halves[0].parts]
+    mixed = mixture(recipe.data, sizes, 0, recipe.train.seed) if len(sizes) > 1 else None
+    return Labels(recipe, tokenizer, prints, head_of(recipe, names), train, held, mixed)
 
 
 def head_of(recipe: Recipe, names: Sequence[str]) -> LabelledSettings:

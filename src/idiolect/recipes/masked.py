@@ -65,8 +65,13 @@ class Masked(Stage):
 
     def baselines(self) -> dict[str, dict[str, Any]]:
         """The guess that knows only how often each token comes in the training text."""
-        counts = np.where(self.how.content, self.text.train.counts(), 0)
+        seen = sum(text.counts() for text in (self.text.train, *self.text.others))
+        counts = np.where(self.how.content, seen, 0)
         return {"unigram": unigram(counts, self.held(), self.how.mask_id).json()}
+
+    def replay_offer(self) -> str:
+        """As of next tokens."""
+        return self.text.replay_offer()
 
     def sample(self, model: Any, seed: int) -> str:
         """The beginning of the held-out text, with the model's guess in brackets wherever a token is hidden."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from idiolect.data.batch import IGNORE, Batch, bits_per_byte
 from idiolect.data.examples import Pooled, Ragged, in_order, pooled
+from idiolect.data.mixture import Mixture
 from idiolect.data.padding import pad
 from idiolect.data.settings import AnswersTask, DataSettings, PairsTask
 from idiolect.decode.settings import DecodeSettings
@@ -24,10 +25,11 @@ from idiolect.decode.translate import start_id, translate
 from idiolect.errors import UserError
 from idiolect.evaluate.overlap import METRICS
 from idiolect.evaluate.score import finite, lossy, perplexity, summed
-from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
+from idiolect.recipes.prepare import fingerprints, mixture, say, split_examples, tokenizer_of
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 from idiolect.text.examples import Examples
+from idiolect.text.several import Several
 from idiolect.tokens.tokenizer import Tokenizer
 from idiolect.train import objectives
 
@@ -60,6 +62,8 @@ class Pairs(Stage):
     held: Encoded
     held_texts: list[tuple[str, str]]
     """The held-out pairs."""
+    mixed: Mixture | None = None
+    """Of the sources of the training pairs, where they are weighed."""
 
     def __post_init__(self) -> None:
         """Raises UserError when the library of a metric is missing: now, not after the training."""
@@ -104,6 +108,7 @@ class Pairs(Stage):
             batch_tokens=train.batch_tokens,
             micro_batches=train.micro_batches,
             seed=train.seed,
+            mixture=self.mixed,
         )
 
     def objective(self) -> objectives.Objective:
@@ -180,20 +185,25 @@ def _filled(pattern: str, pair: Mapping[str, str]) -> str:
     return FIELD.sub(lambda found: pair[found[1]], pattern)
 
 
-def split(data: DataSettings, task: PairsTask) -> tuple[Examples, Examples]:
+def split(data: DataSettings, task: PairsTask) -> tuple[Several, Several]:
     """The pairs to train on, and the pairs held out. Raises UserError when either is empty."""
     fields = (*dict.fromkeys(FIELD.findall(task.source) or [task.source]), task.target)
     if task.targets and len(fields) > 2:
         what = f"lines of plain text are one field, and task.source names {', '.join(fields[:-1])}"
         raise UserError(what, "name one field, or give jsonl, parquet, csv or tsv without task.targets")
-    train = Examples(data.train, fields, task.targets)
-    if isinstance(data.validation, float):
-        return train.split(data.validation)
-    if bool(task.targets) != (task.validation_targets is not None):
+    if not isinstance(data.validation, float) and bool(task.targets) != (task.validation_targets is not None):
         what = "of task.targets and task.validation_targets only one is given"
         raise UserError(what, "name the plain text file with the targets of data.validation, or leave both out")
-    beside = () if task.validation_targets is None else (task.validation_targets,)
-    return train, Examples((data.validation,), fields, beside)
+    if not task.targets:
+        return split_examples(data, fields)
+    if data.weights is not None:
+        raise UserError("data.weights is for files with both fields", "give jsonl, parquet, csv or tsv")
+    train = Examples(data.train, fields, task.targets)
+    if isinstance(data.validation, float):
+        own, out = train.split(data.validation)
+        return Several((own,)), Several((out,))
+    assert task.validation_targets is not None
+    return Several((train,)), Several((Examples((data.validation,), fields, (task.validation_targets,)),))
 
 
 def prepare(recipe: Recipe, folder: Path) -> Pairs:
@@ -207,7 +217,9 @@ def prepare(recipe: Recipe, folder: Path) -> Pairs:
     encoded, held_encoded = (encode(side, tokenizer, recipe.reads) for side in (texts(train, task), asked))
     say(f"pairs: {len(encoded.sources):,}, {len(encoded.targets.ids):,} target tokens; held out {len(asked):,} pairs")
     prints = fingerprints(recipe, train.fingerprint, held.fingerprint, tokenizer)
-    return Pairs(recipe, tokenizer, prints, encoded, held_encoded, asked)
+    sizes = [sum(1 for _ in part) for part in train.parts] if len(train.parts) > 1 else []
+    mixed = mixture(recipe.data, sizes, 0, recipe.train.seed) if sizes else None
+    return Pairs(recipe, tokenizer, prints, encoded, held_encoded, asked, mixed)
 
 
 def encode(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, model: Any) -> Encoded:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from idiolect import config
+from idiolect import config, files
 from idiolect.adapt import edits
 from idiolect.config import Settings
 from idiolect.errors import UserError
@@ -159,6 +160,24 @@ def take_optimizer(recipe: Recipe, model: Any, optimizer: Optimizer) -> str:
             )
             return f"optimiser: goes on from what it remembered at step {step} of {run.folder}"
     return f"optimiser: fresh, for no checkpoint of {run.folder} has the weights that this run starts from"
+
+
+def replay_of(recipe: Recipe) -> str:
+    """The setting that mixes general text into a run: the text that the parent learnt from, where it can be found."""
+    data = recipe.data
+    if data.replay:
+        return f"data.replay_share={min(0.9, 2 * data.replay_share):g}, which replays more"
+    assert recipe.model.from_ is not None
+    lineage = folder.find(recipe.model.from_) / folder.LINEAGE
+    paths: list[str] = []
+    if lineage.exists():
+        with files.understood(lineage):
+            paths = tomllib.loads(str(files.read_json(lineage).get("recipe", ""))).get("data", {}).get("train", [])
+    there = [path for path in paths if Path(path).exists() and Path(path) not in data.train]
+    if not there:
+        return "data.replay=FILE, with FILE some general text of which every batch is to have a part"
+    shown = there[0] if len(there) == 1 else f"'{config.toml_value(there)}'"
+    return f"data.replay={shown} data.replay_share={data.replay_share:g}"
 
 
 def put_encoder(model: EncoderDecoder, settings: EncoderDecoderSettings) -> None:

@@ -4,27 +4,84 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from idiolect import config, devices, files
+from idiolect.data.batches import next_token
+from idiolect.data.conversations import Packed
+from idiolect.data.mixture import MixedRows, Mixture, shares
 from idiolect.data.settings import DataSettings
+from idiolect.data.shards import Shards
 from idiolect.errors import UserError
 from idiolect.interop.folder import fingerprint
 from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes.settings import Recipe
 from idiolect.text.corpus import Corpus
+from idiolect.text.examples import Examples
+from idiolect.text.several import Several
 from idiolect.tokens import learn
 from idiolect.tokens.settings import TokenizerSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
 
-def split(data: DataSettings) -> tuple[Corpus, Corpus]:
-    """The text to train on, and the text held out. Raises UserError when either is empty."""
-    corpus = Corpus(data.train, data.document, data.field)
-    if isinstance(data.validation, float):
-        return corpus.split(data.validation)
-    return corpus, Corpus([data.validation], data.document, data.field)
+def split(data: DataSettings) -> tuple[Several, Several]:
+    """The text to train on, a part for each source of a mixture, and the text held out.
+
+    Raises UserError when either is empty.
+    """
+    sources = [Corpus(paths, data.document, data.field) for paths in sources_of(data)]
+    if not isinstance(data.validation, float):
+        return Several(tuple(sources)), Several((Corpus([data.validation], data.document, data.field),))
+    halves = [source.split(data.validation) for source in sources]
+    return Several(tuple(half[0] for half in halves)), Several(tuple(half[1] for half in halves))
+
+
+def split_examples(data: DataSettings, fields: tuple[str, ...]) -> tuple[Several, Several]:
+    """As `split`, for examples with these fields."""
+    sources = [Examples(paths, fields) for paths in sources_of(data)]
+    if not isinstance(data.validation, float):
+        return Several(tuple(sources)), Several((Examples((data.validation,), fields),))
+    halves = [source.split(data.validation) for source in sources]
+    return Several(tuple(half[0] for half in halves)), Several(tuple(half[1] for half in halves))
+
+
+def sources_of(data: DataSettings) -> list[tuple[Path, ...]]:
+    """The files and folders of each source: one source each where they are weighed, else all together."""
+    return [data.train] if data.weights is None else [(path,) for path in data.train]
+
+
+def mixture(data: DataSettings, sizes: Sequence[int], replayed: int, seed: int) -> Mixture | None:
+    """The mixture of sources of so many examples, and of so many replayed; None when there is but one source."""
+    wanted = shares(sizes, data.weights or "proportional", data.cap)
+    if data.replay:
+        wanted = [share * (1 - data.replay_share) for share in wanted] + [data.replay_share]
+        sizes = [*sizes, replayed]
+    if len(wanted) == 1:
+        return None
+    return Mixture(tuple(sizes), tuple(wanted), seed)
+
+
+def replaying(recipe: Recipe, tokenizer: Tokenizer, own: Packed, general: Shards) -> MixedRows:
+    """Rows of a task's own with rows of general text between them."""
+    rows = next_token(
+        general,
+        context=recipe.reads.context,
+        batch_tokens=recipe.train.batch_tokens,
+        seed=recipe.train.seed,
+        begin_id=tokenizer.begin_id,
+        end_id=tokenizer.end_id,
+        pad_id=tokenizer.pad_id,
+    )
+    mixed = mixture(recipe.data, [own.n], rows.n, recipe.train.seed)
+    assert mixed is not None
+    return MixedRows((own, rows), mixed, own.rows, own.micro_batches, own.pad_id)
+
+
+def names_of(data: DataSettings) -> list[str]:
+    """What to call the sources of a mixture."""
+    names = [" + ".join(map(str, paths)) for paths in sources_of(data)]
+    return [*names, "replay"] if data.replay else names
 
 
 def tokenizer_of(

@@ -97,6 +97,12 @@ def count(stage: Stage) -> Ended:
 def neural(run: Run, stage: Stage, step: int | None, extra: Sequence[Hook]) -> Ended:
     """The loop: the stage's objective over batches computed from (data, seed, step)."""
     recipe, model, batch_at, objective = stage.recipe, stage.model(), stage.batches(), stage.objective()
+    for source in stage.mixture(recipe.train.steps):
+        say(
+            "source {source}: {planned:.1%} of the rows planned, {actual:.1%} given, {epochs:.2g} epochs".format(
+                **source
+            )
+        )
     resolved = resolve_once(run, recipe, model, batch_at, objective)
     optimizer, memory = optimisers.build(model, recipe.train, resolved.precision), Memory(resolved)
     with watch.watching(run, stage, resolved, model, optimizer, memory, step) as watched:

@@ -53,6 +53,12 @@ MODELS: dict[type[Task], tuple[str, ...]] = {
 ADAPTED = {False: ("decoder", "encoder", "encoder-decoder"), True: tuple(kind for kind in FAMILIES if kind != "ngram")}
 """The model kinds that can be adapted, and of which parts of their own can be trained (True)."""
 
+MIXED = {
+    "weights": (NextTokenTask, MaskedTask, LabelsTask, TagsTask, PairsTask),
+    "replay": (NextTokenTask, MaskedTask, ChatTask),
+}
+"""The tasks that learn from several sources by weights, and those into which general text can be mixed."""
+
 
 class Recipe(Settings):
     """Text, tokenizer, model, and how the one is learnt from the other."""
@@ -102,6 +108,11 @@ class Recipe(Settings):
         most = getattr(self.model, "longest_source", None) or getattr(self.model, "context", None)
         if self.prompt and most is not None and self.prompt >= most:
             raise ValueError(f"adapt.tokens={self.prompt} leaves no room for text in a context of {most}")
+        for key, tasks in MIXED.items():
+            if getattr(self.data, key) not in (None, ()) and not isinstance(self.doing, tasks):
+                raise ValueError(f"data.{key} is not for task.kind={self.doing.kind}")
+            if getattr(self.data, key) not in (None, ()) and self.model.kind == "ngram":
+                raise ValueError(f"data.{key} is not for an n-gram, which counts all of its text once")
         return self
 
     @property

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from idiolect.data.batch import Batch
+from idiolect.data.mixture import Mixture
 from idiolect.models.build import build
 from idiolect.models.settings import EncoderDecoderSettings
 from idiolect.recipes import adapting, parent
+from idiolect.recipes.prepare import names_of
 from idiolect.recipes.settings import Recipe
 from idiolect.report import Report
 from idiolect.tokens.tokenizer import Tokenizer
@@ -65,6 +67,22 @@ class Stage:
     def batches(self) -> Callable[[int], Sequence[Batch]]:
         """batch_at(step) → the micro-batches of one optimiser step, a pure function of (data, seed, step)."""
         raise NotImplementedError
+
+    def mixture(self, steps: int) -> list[dict[str, Any]]:
+        """Of each source of a mixture "source", the share "planned", the share of rows that it had in so many steps
+        ("actual") and its "epochs"; empty where all is one text."""
+        if not steps:
+            return []
+        batches: Any = self.batches()
+        mixed: Mixture | None = getattr(getattr(batches, "rows", None), "mixture", getattr(batches, "mixture", None))
+        if mixed is None:
+            return []
+        had = batches.taken(steps).tolist()
+        columns = zip(names_of(self.recipe.data), mixed.wanted, had, mixed.sizes, strict=True)
+        return [
+            {"source": name, "planned": share, "actual": n / sum(had), "epochs": n / size}
+            for name, share, n, size in columns
+        ]
 
     def objective(self) -> Objective:
         """What is minimised."""
