@@ -3,7 +3,7 @@
 import pytest
 
 from idiolect.errors import UserError
-from idiolect.prompt.few_shot import LABELS, Form, fitting, pick, prompt, warnings
+from idiolect.prompt.few_shot import LABELS, Form, draw, fitting, prompt, warnings
 from idiolect.testing import ByteTokenizer
 
 BYTES = ByteTokenizer()
@@ -43,9 +43,8 @@ def test_up_to_six_examples_pass_in_silence_and_seven_point_to_fine_tuning(shots
 
 
 def test_more_examples_begin_with_the_fewer_ones():
-    rows = [{"text": str(i), "label": "xy"[i % 2]} for i in range(11)]
-    fields = ("text", "label")
-    assert pick(rows, fields, 5, 3)[:2] == pick(rows, fields, 2, 3)
-    assert len(set(pick(rows, fields, 11, 3))) == 11 and pick(rows, fields, 5, 3) != pick(rows, fields, 5, 4)
+    rows = [(str(i), "xy"[i % 2]) for i in range(11)]
+    assert draw(rows, 5, 3)[:2] == draw(rows, 2, 3) and draw(rows, 0, 3) == []
+    assert len(set(draw(rows, 11, 3))) == 11 and draw(rows, 5, 3) != draw(rows, 5, 4)
     with pytest.raises(UserError, match="there are 11"):
-        pick(rows, fields, 12, 0)
+        draw(rows, 12, 0)

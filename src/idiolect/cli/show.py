@@ -322,6 +322,14 @@ def two(fields: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    """Numbers with commas between them. Raises UserError for anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UserError(f"{text!r} are no numbers", "write them like 0,1,2,4")
+    return tuple(map(int, parts))
+
+
 def scored(result: Mapping[str, Any], as_json: bool) -> None:
     """One text's score; the ids are for JSON only."""
     shown = {key: value for key, value in result.items() if key not in ("ids", "logprobs")}

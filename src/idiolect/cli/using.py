@@ -13,6 +13,7 @@ from idiolect.cli import show
 from idiolect.cli.options import Adapter, Flat, Json, KeptIn
 from idiolect.decode.settings import AnswerSettings, ChatSettings, DecodeSettings, Pool
 from idiolect.errors import UserError
+from idiolect.evaluate.settings import TaskEvaluation
 from idiolect.interop.settings import Kind
 
 EXPLORED = DecodeSettings(max_tokens=40)
@@ -319,17 +320,60 @@ def score(
     show.scored(api.score(model, show.text_or_stdin(text), stride=stride, precision=precision, adapter=adapter), json)
 
 
-def evaluate(*models: Path, on: Path, precision: KeptIn = "stored", json: Json = False) -> None:
-    """Score models on a file, beside the baselines, in bits per byte.
+def evaluate(
+    *models: Path,
+    on: Path,
+    task: Literal["labels", "pairs"] | None = None,
+    shots: str = "0",
+    examples: Path | None = None,
+    fields: str | None = None,
+    template: str | None = None,
+    by: Literal["sum", "token", "byte"] = "sum",
+    limit: int | None = None,
+    answer_tokens: int = 64,
+    seed: int = 0,
+    precision: KeptIn = "stored",
+    json: Json = False,
+) -> None:
+    """Score models on a file, beside the baselines, in bits per byte; or on a task, tuned beside prompted.
 
     Parameters
     ----------
     models
         Model or run folders.
     on
-        The text to score.
+        The text to score, or the task's examples.
+    task
+        Measure a task instead: labels (accuracy, macro F1) or pairs of source and target (exact match, ROUGE).
+    shots
+        How many examples are shown to a model that has to be prompted, a row of the table each: 0,1,2,4.
+    examples
+        The file the examples that are shown come from.
+    fields
+        The two fields or columns of an example; unset, text,label or source,target.
+    template
+        How an example is written: "Text: {text}\\nLabel: {label}".
+    by
+        What is compared of labels: the probability of a whole name (sum), or the mean of its log over tokens or bytes.
+    limit
+        How many test examples are asked, the first ones; unset, all.
+    answer_tokens
+        Tokens after which a written answer is cut off.
+    seed
+        Seed of which examples are shown.
     """
-    show.evaluated(api.evaluate(models, on, precision=precision), json)
+    asked = TaskEvaluation(
+        task=task,
+        shots=show.numbers(shots),
+        examples=examples,
+        fields=None if fields is None else show.two(fields),
+        template=None if template is None else template.replace("\\n", "\n"),
+        by=by,
+        limit=limit,
+        answer_tokens=answer_tokens,
+        seed=seed,
+    )
+    show.evaluated(api.evaluate(models, on, task=asked, precision=precision), json)
 
 
 def export_model(

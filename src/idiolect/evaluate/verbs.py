@@ -18,10 +18,14 @@ from idiolect.errors import UserError
 from idiolect.evaluate import baselines, table
 from idiolect.evaluate import score as scorer
 from idiolect.evaluate.masked import NO_PROBABILITY, Filled, fill_in
+from idiolect.evaluate.settings import TaskEvaluation
+from idiolect.evaluate.tasks import evaluate_task
 from idiolect.models.contract import LanguageModel
 from idiolect.models.encoder import Encoder
 from idiolect.text.corpus import Corpus
 from idiolect.tokens.tokenizer import Tokenizer
+
+OF_TEXT = TaskEvaluation()
 
 
 def score(
@@ -44,16 +48,20 @@ def evaluate(
     *,
     document: Literal["file", "paragraph", "line"] = "file",
     field: str = "text",
+    task: TaskEvaluation = OF_TEXT,
     precision: Precision = "stored",
 ) -> dict[str, Any]:
     """Scores models on a text, beside uniform, unigram and gzip: {"rows", "notes"} as `table.compare` gives them.
 
+    With a `task`, on its examples instead: see `tasks.evaluate_task`.
     Of a single model also "bits_per_byte", "perplexity", "tokens", "bytes" and "metrics". A model that fills in has
     none of the first two, and its row says why; its accuracy is among the metrics. Raises UserError for a single model
     whose scores are no probabilities; among several, its row says so.
     """
     if not models:
         raise UserError("there is no model to evaluate", "name one or more model folders")
+    if task.task is not None:
+        return evaluate_task(models, on, task, precision)
     corpus = Corpus([on], document, field)
     text = corpus.fingerprint
     rows: list[table.Row] = []

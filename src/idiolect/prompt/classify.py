@@ -73,7 +73,8 @@ def shown(examples: Path | str | None, fields: tuple[str, str], shots: int, seed
     if not shots:
         return []
     assert examples is not None
-    return few_shot.pick(list(Examples((Path(examples),), fields)), fields, shots, seed)
+    found = [(row[fields[0]], row[fields[1]]) for row in Examples((Path(examples),), fields)]
+    return few_shot.draw(found, shots, seed)
 
 
 def weighed(labels: Sequence[str], found: Sequence[Choice], by: By) -> dict[str, Any]:

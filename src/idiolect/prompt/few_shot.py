@@ -5,10 +5,11 @@ k examples (shots); k = 0 is the question alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from idiolect import seeds
 from idiolect.errors import UserError
 
 MANY = 6
@@ -99,11 +100,12 @@ def warnings(asked: int, prompts: Sequence[Prompt]) -> list[str]:
     return said
 
 
-def pick(rows: Sequence[Mapping[str, str]], fields: tuple[str, str], shots: int, seed: int) -> list[tuple[str, str]]:
-    """`shots` examples drawn without return; those of fewer shots are the first ones of more, with the same seed."""
-    from idiolect import seeds
+def draw(examples: Sequence[tuple[str, str]], shots: int, seed: int) -> list[tuple[str, str]]:
+    """`shots` examples without return; those of fewer shots are the first ones of more, with the same seed.
 
-    if shots > len(rows):
-        raise UserError(f"{shots} examples are asked for, and there are {len(rows)}", "give a file with more")
-    order = seeds.numpy_generator(seed, "few-shot").permutation(len(rows))[:shots]
-    return [(rows[i][fields[0]], rows[i][fields[1]]) for i in order.tolist()]
+    Raises UserError when there are not so many.
+    """
+    if shots > len(examples):
+        raise UserError(f"{shots} examples are asked for, and there are {len(examples)}", "give a file with more")
+    order = seeds.numpy_generator(seed, "few-shot").permutation(len(examples))[:shots]
+    return [examples[i] for i in order.tolist()]

@@ -154,7 +154,9 @@ def take_optimizer(recipe: Recipe, model: Any, optimizer: Optimizer) -> str:
             found = checkpoint.peek(run, step)
         except UserError as error:
             return f"optimiser: fresh, for {error.what}"
-        if ours.keys() == found.model.keys() and all(torch.equal(found.model[k], x.cpu()) for k, x in ours.items()):
+        if ours.keys() != found.model.keys():
+            return "optimiser: fresh, for this model has other parameters than the one it starts from"
+        if all(torch.equal(found.model[k], x.cpu()) for k, x in ours.items()):
             optimizer.load_tensors(
                 {k: x for k, x in found.optimizer.items() if k.rpartition("/")[0] in optimizer.named}
             )

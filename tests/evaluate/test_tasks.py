@@ -1,0 +1,96 @@
+"""The verb evaluate on tasks: labels and pairs, prompted and tuned."""
+
+import json
+
+import pytest
+
+from idiolect import api
+from idiolect.decode.choices import choices
+from idiolect.decode.settings import DecodeSettings
+from idiolect.errors import UserError
+from idiolect.evaluate.overlap import exact_match, rouge
+from idiolect.evaluate.settings import TaskEvaluation
+from idiolect.evaluate.tasks import evaluate_task
+from idiolect.interop import folder
+from idiolect.models.build import build
+from idiolect.models.settings import DecoderSettings, EncoderDecoderSettings, EncoderSettings
+from idiolect.prompt.few_shot import LABELS, draw
+from idiolect.tokens.learn import train
+from idiolect.tokens.settings import TokenizerSettings
+
+SHAPES = {
+    "decoder": DecoderSettings(layers=1, heads=2, width=16, context=301),
+    "t5": EncoderDecoderSettings(layers=1, heads=2, width=16, context=43, source_context=301),
+    "encoder": EncoderSettings(layers=1, heads=2, width=16, context=301),
+}
+ROWS = [{"text": f"film {i}", "label": "xyz"[i % 3], "source": f"{i} a", "target": f"{i % 2}"} for i in range(11)]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    base = tmp_path_factory.mktemp("tasks")
+    (base / "test.jsonl").write_text("\n".join(map(json.dumps, ROWS[:7])))
+    (base / "shown.jsonl").write_text("\n".join(map(json.dumps, ROWS[7:])))
+    tokenizer = train(["film"], TokenizerSettings(kind="byte"))
+    for name, shape in SHAPES.items():
+        folder.save(
+            base / name, build(shape, tokenizer.size, seed=3).eval(), tokenizer, {"recipe": '[task]\nprefix = "p"'}
+        )
+    return base, tokenizer
+
+
+def test_a_guess_is_the_likeliest_label_after_the_examples(made):
+    base, tokenizer = made
+    model = folder.load(base / "decoder").model
+    asked = TaskEvaluation(task="labels", shots=(0, 2), examples=base / "shown.jsonl", seed=5)
+    found = evaluate_task([base / "decoder"], base / "test.jsonl", asked)["rows"]
+    shown = draw([(row["text"], row["label"]) for row in ROWS[7:]], 2, 5)
+    lead = "".join(LABELS.filled(*example) + "\n\n" for example in shown)
+    for row, before in zip(found, ("", lead), strict=False):
+        right = 0
+        for example in ROWS[:7]:
+            (answers,) = choices(model, tokenizer, [(f"{before}Text: {example['text']}\nLabel: ", "")], ["x", "y", "z"])
+            right += "xyz"[max(range(3), key=lambda i: answers[i].logprob)] == example["label"]
+        assert row["accuracy"] == pytest.approx(right / 7)
+    assert found[1]["prompt_tokens"] == pytest.approx(found[0]["prompt_tokens"] + len(lead))
+    assert found[2]["accuracy"] == pytest.approx(sum(r["label"] == _usual() for r in ROWS[:7]) / 7)
+
+
+def _usual():
+    labels = [row["label"] for row in ROWS[7:]]
+    return max(dict.fromkeys(labels), key=labels.count)
+
+
+def test_answers_are_written_up_to_the_end_of_their_line_and_measured(made):
+    base, _ = made
+    asked = TaskEvaluation(task="pairs", answer_tokens=5, limit=3, template="{source} -> {target}")
+    (row,) = evaluate_task([base / "decoder"], base / "test.jsonl", asked)["rows"]
+    settings = DecodeSettings(temperature=0.0, max_tokens=5, stop=("\n",))
+    written = [api.generate(base / "decoder", f"{r['source']} -> ", settings)["text"].strip() for r in ROWS[:3]]
+    references = [[r["target"]] for r in ROWS[:3]]
+    expected = exact_match(written, references) | rouge(written, references)
+    assert {key: row[key] for key in expected} == expected and row["shots"] == 0
+
+
+def test_an_encoder_decoder_answers_the_source_as_it_was_trained_to(made):
+    base, _ = made
+    asked = TaskEvaluation(
+        task="pairs", shots=(0, 1), examples=base / "shown.jsonl", answer_tokens=4, metrics=("rouge",)
+    )
+    (row,) = evaluate_task([base / "t5"], base / "test.jsonl", asked)["rows"]
+    settings = DecodeSettings(temperature=0.0, max_tokens=4)
+    written = [api.translate(base / "t5", "p" + r["source"], settings)["text"].strip() for r in ROWS[:7]]
+    assert row["rougeL"] == rouge(written, [[r["target"]] for r in ROWS[:7]])["rougeL"] and row["shots"] is None
+
+
+def test_what_cannot_be_asked_is_refused(made):
+    base, _ = made
+    for model, asked, problem in [
+        ("decoder", TaskEvaluation(task="labels", shots=(1,)), "no examples to show"),
+        ("decoder", TaskEvaluation(task="labels", shots=(5,), examples=base / "shown.jsonl"), "there are 4"),
+        ("decoder", TaskEvaluation(task="labels", template="{text}"), "does not have"),
+        ("encoder", TaskEvaluation(task="labels"), "cannot continue a text"),
+        ("decoder", TaskEvaluation(task="pairs", fields=("a", "b")), "test.jsonl"),
+    ]:
+        with pytest.raises(UserError, match=problem):
+            evaluate_task([base / model], base / "test.jsonl", asked)
