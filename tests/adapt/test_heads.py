@@ -8,7 +8,8 @@ from idiolect.adapt.settings import LabelledSettings
 from idiolect.data.batch import Batch
 from idiolect.interop import folder
 from idiolect.models.build import build
-from idiolect.models.settings import DecoderSettings, EncoderSettings, RecurrentSettings
+from idiolect.models.settings import DecoderSettings, EncoderDecoderSettings, EncoderSettings, RecurrentSettings
+from idiolect.plan.parameters import count
 from idiolect.train import objectives
 
 V, D, C = 31, 14, 3
@@ -28,6 +29,11 @@ BASES = {
     ),
     "rotary encoder": EncoderSettings(layers=1, heads=7, width=D, context=13, tied=False),
     "gru": RecurrentSettings(kind="gru", width=D),
+    "t5": EncoderDecoderSettings(layers=1, encoder_layers=2, heads=7, width=D, context=13),
+    "two embeddings": EncoderDecoderSettings(layers=1, heads=2, width=D, context=13, shared_embedding=False),
+    "other encoder": EncoderDecoderSettings(
+        layers=1, heads=2, width=D, context=5, encoder=EncoderSettings(layers=2, heads=7, width=D, context=13)
+    ),
     "mixture": DecoderSettings(layers=2, heads=7, width=D, context=13, experts={"count": 3, "width": 5}),
     "longrope": DecoderSettings(
         layers=2,
@@ -72,12 +78,14 @@ def test_the_body_is_the_bases_own(base):
     ids = torch.randint(V, (2, 9), generator=torch.Generator().manual_seed(3))
     theirs = build(BASES[base], V, seed=5).eval()
     with torch.no_grad():
-        assert torch.equal(model.eval().body(ids), theirs.body(ids))
-    gone = ["base.transform"] * (theirs.settings.kind == "encoder") + ["base.head"]
+        read = theirs.encode if theirs.settings.kind == "encoder-decoder" else theirs.body
+        assert torch.equal(model.eval().body(ids), read(ids))
+    gone = {"encoder": ["base.transform"], "encoder-decoder": ["base.decoder"]}.get(theirs.settings.kind, [])
+    gone = [*gone, "base.head", *["base.embedding"] * (base in ("two embeddings", "other encoder"))]
     assert report.touched == (*gone, "head.weight", "head.bias")
     assert not [name for name, _ in model.named_parameters() if name.startswith(tuple(gone))]
     assert report.trainable == report.total == sum(p.numel() for p in model.parameters())
-    assert report.bytes == 4 * report.total
+    assert report.bytes == 4 * report.total == 4 * count(model.settings, V).total
 
 
 def test_new_weights_depend_on_the_seed_and_their_names_alone():

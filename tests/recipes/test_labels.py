@@ -18,6 +18,7 @@ FAST = ["train.precision=fp32", "train.compile=no", "train.threads=1", "train.ba
 BODY = {
     "gpt": ["model.width=16", "model.layers=1", "model.heads=2", "model.context=32"],
     "lstm": ["model.width=16", "model.layers=1"],
+    "t5": ["model.width=16", "model.layers=1", "model.heads=2", "model.context=32", "model.source_context=32"],
 }
 
 
@@ -137,3 +138,18 @@ def test_the_report_shows_accuracy_beside_the_majority(tmp_path, capsys):
     assert "held-out accuracy" in page and "majority" in page
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert any("final.accuracy" in line for line in metrics)
+
+
+@pytest.mark.parametrize("kind", ["lora", "soft-prompt", "adapter"])
+def test_an_encoder_decoder_that_learns_labels_can_be_adapted(kind, tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(row.split("\t")[0] for row in reviews(tmp_path / "r.tsv", 40).open()))
+    shape = [*BODY["t5"], *FAST, "tokenizer.kind=word", "train.steps=2", "task.sentinels=3"]
+    api.train("t5", [f"data.train={tmp_path / 'text.txt'}", "data.document=line", *shape], tmp_path / "t5")
+    said = [*labels(tmp_path, *FAST), f"model.from={tmp_path / 't5'}", f"adapt.kind={kind}", "train.steps=3"]
+    found = api.train("t5", said, tmp_path / "run")
+    assert found["validation"]["accuracy"] >= 0
+    before = folder.load(tmp_path / "t5" / "model").model.state_dict()
+    after = folder.load(tmp_path / "run" / "model").model
+    assert api.classify(tmp_path / "run", "a bad dog and a good cat")["label"] in ("good", "bad")
+    kept = {name: x for name, x in after.base.state_dict().items() if name in before}
+    assert len(kept) >= 3 and all(torch.equal(before[name], x) for name, x in kept.items())

@@ -15,7 +15,7 @@ from idiolect.adapt.settings import LABELS, Body, LabelledSettings
 from idiolect.data.labels import Frame
 from idiolect.models import build
 from idiolect.models.contract import LanguageModel, Network, last_positions
-from idiolect.models.settings import RecurrentSettings
+from idiolect.models.settings import EncoderDecoderSettings, RecurrentSettings
 from idiolect.tokens.tokenizer import Tokenizer
 
 
@@ -24,7 +24,8 @@ class Labelled(Network):
 
     A text's label is read from one vector h: the hidden vector of its first position (BERT, Devlin et al. 2019,
     section 3.2), of its last one, the only one of a causal body that has seen the whole text (Radford et al. 2018,
-    section 3.2), or the mean over all its positions. A word's label is read at its first or its last token.
+    section 3.2), or the mean over all its positions. A word's label is read at its first or its last token. Of an
+    encoder-decoder it is the encoder that reads, and its decoder is left out (Ni et al. 2022, Sentence-T5).
     The logits are W h + b, or W f(U h + c) + b with a layer in between, where f is tanh or ReLU.
     """
 
@@ -37,8 +38,9 @@ class Labelled(Network):
         self.settings = settings
         self.vocabulary = vocabulary
         self.base: Network = build.KINDS[settings.base.kind](settings.base, vocabulary) if base is None else base
-        self.context = self.base.context
-        self.causal = isinstance(self.base, LanguageModel)
+        self.encodes = isinstance(settings.base, EncoderDecoderSettings)
+        self.context = self.base.settings.longest_source if self.encodes else self.base.context
+        self.causal = isinstance(self.base, LanguageModel) and not self.encodes
         for part in self.base.token_parts:
             delattr(self.base, part)
         D = settings.base.width
@@ -81,11 +83,13 @@ class Labelled(Network):
 
     def body(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         """ids [B, T], right-padded after lengths [B] → hidden [B, T, D]; what padding gives is to be left alone."""
-        body: Callable[..., Tensor] = self.base.body  # type: ignore[assignment]
+        body: Callable[..., Tensor] = self.base.encode if self.encodes else self.base.body  # type: ignore[assignment]
         padding = lengths
         if self.causal:  # which does not read what follows; few models mind how much does
             padding = None if lengths is None or not getattr(self.base, "minds_padding", False) else apart(ids, lengths)
         hidden = body(ids, padding)
+        if self.encodes:  # which gives what stands for a soft prompt, too
+            hidden = hidden[:, self.before :]
         self.auxiliary = self.base.auxiliary
         return hidden
 
@@ -133,7 +137,8 @@ def attach(base: Network, settings: LabelledSettings, *, seed: int, freeze: bool
     build.draw(model, seed, new)
     if pooler is not None and model.dense is not None and settings.hidden == "tanh":
         model.dense.load_state_dict(pooler.state_dict())
-    model.base.requires_grad_(not freeze)
+    if freeze:
+        model.base.requires_grad_(False)
     return model, Report.of(model, (*gone, *new))
 
 
@@ -142,6 +147,9 @@ def frame(base: Body, tokenizer: Tokenizer, before: int = 0) -> Frame:
 
     before: positions that a soft prompt takes of the context.
     """
+    if isinstance(base, EncoderDecoderSettings):
+        most = base.longest_source
+        return Frame((), (tokenizer.end_id,), None if most is None else most - before)
     row = tokenizer.framed([-1]) if base.kind == "encoder" else [tokenizer.begin_id, -1]
     text = row.index(-1)
     recurrent = isinstance(base, RecurrentSettings)  # whose context only cuts windows of long texts

@@ -7,10 +7,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from idiolect.config import Settings
-from idiolect.models.settings import DecoderSettings, EncoderSettings, FamilySettings, RecurrentSettings
+from idiolect.models.settings import (
+    DecoderSettings,
+    EncoderDecoderSettings,
+    EncoderSettings,
+    EncoderSideSettings,
+    FamilySettings,
+    RecurrentSettings,
+)
 
-Bodies = RecurrentSettings | DecoderSettings | EncoderSettings
-"""The families whose body reads one text and nothing else, so that it can carry a head for labels."""
+Bodies = RecurrentSettings | DecoderSettings | EncoderSettings | EncoderDecoderSettings
+"""The families that can carry a head for labels: a body reads one text and nothing else, in the last its encoder."""
 Body = Annotated[Bodies, Field(discriminator="kind")]
 
 
@@ -52,17 +59,22 @@ class LabelledSettings(FamilySettings):
         return self
 
     @property
+    def reads(self) -> RecurrentSettings | DecoderSettings | EncoderSettings | EncoderSideSettings:
+        """The settings of what reads the text: the body, or of an encoder-decoder its encoder."""
+        return self.base.reader if isinstance(self.base, EncoderDecoderSettings) else self.base
+
+    @property
     def layers(self) -> int:
         """Layers of the body."""
-        return self.base.layers
+        return self.reads.layers
 
     def matrices(self, vocabulary: int) -> list[int]:
         """As in every family."""
-        return [*self.base.matrices(vocabulary), self.base.width * len(self.labels)]
+        return [*self.reads.matrices(vocabulary), self.base.width * len(self.labels)]
 
     def tensors(self) -> int:
         """As in every family."""
-        return self.base.tensors()
+        return self.reads.tensors()
 
 
 class EditSettings(Settings):

@@ -116,7 +116,7 @@ class LabelsTask(Settings):
     """The field or column with the label."""
     pool: Literal["first", "last", "mean"] | None = None
     """Where the label is read: at the first or the last position, or at the mean of all; unset: at the first of an
-    encoder, else at the last."""
+    encoder, at the mean of the encoder of an encoder-decoder, else at the last."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped before the labels while training."""
     freeze_base: bool = False
@@ -133,7 +133,8 @@ class TagsTask(Settings):
     tags: str = "tags"
     """The field with the list of their tags."""
     pool: Literal["first", "last"] | None = None
-    """Which token of a word its tag is read at; unset: the first of an encoder, else the last."""
+    """Which token of a word its tag is read at; unset: the first of an encoder (or an encoder-decoder's), else the
+    last."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Share of activations dropped before the tags while training."""
     freeze_base: bool = False

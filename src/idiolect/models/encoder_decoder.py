@@ -71,6 +71,7 @@ class EncoderDecoder(Network):
     """
 
     settings: EncoderDecoderSettings
+    token_parts: tuple[str, ...] = ("decoder", "head")
     prompt: nn.Parameter | None
     """[n, D] before every source, where `adapt` puts one there."""
 
@@ -83,6 +84,8 @@ class EncoderDecoder(Network):
         """Of the target, and of the source where they share one."""
         self.register_parameter("prompt", None)
         self.encoder = encoder_of(settings, vocabulary)
+        if settings.encoder is not None or not settings.shared_embedding:
+            self.token_parts = (*self.token_parts, "embedding")
         self.decoder = Side(settings, True, settings.layers)
         self.head = nn.Linear(settings.width, vocabulary, bias=False)
         self.tie()

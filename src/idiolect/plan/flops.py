@@ -48,7 +48,7 @@ def flops_per_token(settings: Settings, vocabulary: int, length: int | None = No
     vocabulary or of the drawn words.
     """
     if isinstance(settings, LabelledSettings):  # the head's are too few to count
-        return flops_per_token(settings.base, 0, length, 0.0)
+        return flops_per_token(settings.reads, 0, length, 0.0)
     if isinstance(settings, RecurrentSettings):
         D = settings.width
         return Flops(6 * (settings.layers * GATES[settings.kind] * 2 * D * D + vocabulary * D), 0)

@@ -20,6 +20,7 @@ from idiolect.models.settings import (
     CbowSettings,
     DecoderSettings,
     EncoderDecoderSettings,
+    EncoderSideSettings,
     NGramSettings,
     RecurrentSettings,
     Seq2SeqSettings,
@@ -42,7 +43,7 @@ FEWEST_ROWS = 2048
 TOGETHER = 1 << 24
 """Most numbers that Muon iterates at once; `train.optimisers` owns it, a test holds them equal."""
 FRAGMENTS = {
-    **dict.fromkeys(("decoder", "encoder", "encoder-decoder"), 0.75),
+    **dict.fromkeys(("decoder", "encoder", "encoder-decoder", "encoder-side"), 0.75),
     "rnn": 0.4,
     "gru": 0.2,
     "lstm": 0.2,
@@ -50,6 +51,8 @@ FRAGMENTS = {
     "cbow": 0.4,
 }
 """Lost between the allocations that come and go in a step, as a share of them, as measured with glibc's malloc …"""
+FUSED = ("decoder", "encoder", "encoder-decoder", "encoder-side", "lstm", "seq2seq")
+"""The families whose products may be our own."""
 MIXED = 1.5
 """… and this much more where they come and go between others that stay: micro-batches, recomputed layers."""
 FRAGMENTS_ELSEWHERE = 0.1
@@ -112,12 +115,12 @@ def training_memory(
         return _word_vectors(model, train, vocabulary, device, process)
     N = count(model, vocabulary).total
     if isinstance(model, LabelledSettings):  # the body's, and logits that are few
-        vocabulary, model = len(model.labels), model.base
+        vocabulary, model = len(model.labels), model.reads
     e = 4 if precision == "fp32" else 2
     rows = max(1, train.batch_tokens // model.context)
     B, T = -(-rows // train.micro_batches), model.context
     fused = device == "cpu" and precision == "bf16"  # `models.fused`, where there is a compiler for it
-    products = fused and model.kind in ("decoder", "encoder", "encoder-decoder", "lstm", "seq2seq") and _products()
+    products = fused and model.kind in FUSED and _products()
     if isinstance(model, Seq2SeqSettings):
         layer, ends = _seq2seq(model, B, T, e, products)
     elif isinstance(model, EncoderDecoderSettings):
@@ -241,6 +244,8 @@ def _block(s: TransformerSettings, B: int, T: int, e: int, packed: bool, fused: 
         scores = (4 if capped else 3) * whole
         heads += 0 if capped else (3 * 4 - 3 * e) * q + 2 * e * (q - kv)  # queries, keys and values in fp32, one a head
         hidden += 2 * e * D  # the masks of the residual branches
+    if isinstance(s, EncoderSideSettings) and s.position == "relative" and not fused:
+        scores += 2 * whole  # with the biases of distances
     if s.dropout or capped:
         passing = max(passing, 3 * whole)
     return _Layer(n * (norms + inputs + heads + hidden + scores), n * passing)

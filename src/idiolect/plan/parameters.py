@@ -15,6 +15,7 @@ from idiolect.models.settings import (
     DecoderSettings,
     EncoderDecoderSettings,
     EncoderSettings,
+    EncoderSideSettings,
     NGramSettings,
     RecurrentSettings,
     Seq2SeqSettings,
@@ -151,7 +152,9 @@ def _recurrent(s: RecurrentSettings, V: int) -> Parameters:
 def _labelled(s: LabelledSettings, V: int) -> Parameters:
     """Those of the body, D C + C for C labels, and D² + D for a layer in between."""
     D, C = s.base.width, len(s.labels)
-    body = {name: n for name, n in count(s.base, V).parts.items() if name not in ("head", "transform")}
+    reads = s.reads
+    parts = _side(reads, reads.layers, V) if isinstance(reads, EncoderSideSettings) else count(reads, V).parts
+    body = {name: n for name, n in parts.items() if name not in ("head", "transform", "pooler")}
     return _parts(**body, labels=D * C + C + (D * D + D if s.hidden != "none" else 0))
 
 

@@ -241,4 +241,8 @@ def head_of(recipe: Recipe, names: Sequence[str]) -> LabelledSettings:
 
 def _pool(recipe: Recipe, task: LabelsTask | TagsTask) -> Literal["first", "last", "mean"]:
     """Where a label is read: as the recipe says, or as is usual for the family."""
-    return task.pool or ("first" if recipe.model.kind == "encoder" else "last")
+    if task.pool is not None:
+        return task.pool
+    if recipe.model.kind == "encoder-decoder" and isinstance(task, LabelsTask):
+        return "mean"
+    return "first" if recipe.model.kind in ("encoder", "encoder-decoder") else "last"

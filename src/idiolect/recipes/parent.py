@@ -24,7 +24,6 @@ from idiolect.models.settings import (
     EncoderSideSettings,
     FamilySettings,
     NGramSettings,
-    SideSettings,
 )
 from idiolect.recipes.settings import Recipe
 from idiolect.runs import Run
@@ -104,11 +103,7 @@ def _encoder_of(settings: FamilySettings, path: Path) -> EncoderSettings | Encod
     if not isinstance(settings, EncoderDecoderSettings):
         what = f"{path} is a model of the kind {settings.kind}, which has no encoder that can be put elsewhere"
         raise UserError(what, "name a model of the kind encoder or encoder-decoder")
-    if settings.encoder is not None:
-        return settings.encoder
-    names = SideSettings.model_fields.keys() - {"kind", "from_"}
-    side = {name: getattr(settings, name) for name in names} | {"layers": settings.n_encoder}
-    return EncoderSideSettings.model_validate(side)
+    return settings.reader
 
 
 def _refuse_what_cannot_go_on(settings: FamilySettings, path: Path) -> None:
