@@ -94,8 +94,11 @@ class Labelled(Network):
         return hidden
 
     def logits(self, hidden: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """hidden [B, T, D], lengths [B] → logits [B, C] of each text, or [B, T, C] of each token."""
-        if self.settings.each == "text":
+        """hidden [B, T, D], lengths [B] → logits [B, C] of each text, or [B, T, C] of each token.
+
+        Of numbers C is 1, and the output how many deviations they are above the mean.
+        """
+        if self.settings.each != "word":
             hidden = pooled(hidden, lengths, self.settings.pool)
         if self.dense is not None:
             hidden = self.dense(hidden)

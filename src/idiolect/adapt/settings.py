@@ -32,10 +32,14 @@ class LabelledSettings(FamilySettings):
     """The family."""
     base: Body
     """The family that the body is of, and its settings."""
-    labels: tuple[str, ...] = Field(min_length=2)
-    """The name of each label."""
-    each: Literal["text", "word"] = "text"
-    """What has a label: a text as a whole, or each of its words."""
+    labels: tuple[str, ...] = Field(min_length=1)
+    """The name of each label; of a number, its own."""
+    each: Literal["text", "word", "number"] = "text"
+    """What has a label: a text as a whole, or each of its words; or a text has a number."""
+    mean: float = 0.0
+    """The number that an output of 0 stands for …"""
+    deviation: float = Field(default=1.0, gt=0)
+    """… and what an output of 1 adds to it."""
     pool: Literal["first", "last", "mean"] = "first"
     """Where a label is read: the first or the last position of the text (of the word), or the mean over the text."""
     hidden: Literal["none", "tanh", "relu"] = "none"
@@ -54,6 +58,8 @@ class LabelledSettings(FamilySettings):
     def _check(self) -> Self:
         if self.each == "word" and self.pool == "mean":
             raise ValueError("a word's label is read at its first or its last token, not at their mean")
+        if (len(self.labels) == 1) != (self.each == "number"):
+            raise ValueError("labels are two or more, and of a number there is one")
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("two labels have the same name")
         return self

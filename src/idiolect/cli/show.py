@@ -167,6 +167,9 @@ FIGURES = {
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
     "entity_f1": "entity F1",
+    "mean_squared_error": "mean squared error",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
     "exact_match": "exact match",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
@@ -309,7 +312,9 @@ def classified(result: Mapping[str, Any], as_json: bool) -> None:
     elif "tags" in result:
         print("\n".join(f"{entry['word']}\t{entry['tag']}" for entry in result["tags"]))
     else:
-        facts({key: result[key] for key in ("label", "probabilities", "prompt_tokens") if key in result}, as_json)
+        facts(
+            {key: result[key] for key in ("label", "value", "probabilities", "prompt_tokens") if key in result}, as_json
+        )
         for note in result.get("notes", ()):
             print(note, file=sys.stderr)
 

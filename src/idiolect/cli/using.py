@@ -213,6 +213,7 @@ def classify(
     text: str,
     /,
     *,
+    other: str | None = None,
     labels: Sequence[str] = (),
     template: str = TEMPLATE,
     by: Literal["sum", "token", "byte"] = "sum",
@@ -231,6 +232,8 @@ def classify(
         A model folder or a run folder.
     text
         The text; `-` reads it from standard input. Words are what white space sets apart.
+    other
+        A second text, for a model that gives two texts a number.
     labels
         Names to compare, with commas between them, for a model without a head: good,bad.
     template
@@ -249,6 +252,7 @@ def classify(
     """
     found = api.classify(
         *(model, show.text_or_stdin(text)),
+        other=other,
         labels=[part.strip() for some in labels for part in some.split(",")],
         template=template.replace("\\n", "\n"),
         by=by,

@@ -23,7 +23,7 @@ class Batch:
     ids: Tensor
     """int64 [B, T]."""
     labels: Tensor
-    """int64 [B, T], or [B] where a row has one; IGNORE where nothing is predicted."""
+    """int64 [B, T], or [B] where a row has one; IGNORE where nothing is predicted. Float32 [B] where it is a number."""
     segments: Tensor | None = None
     """int64 [B, T] document number within the row (0, 1, …; padding -1), or None when no row holds two documents.
 

@@ -50,6 +50,15 @@ class Frame(NamedTuple):
         return Words(row, len(self.before) + places[:fitting])
 
 
+def joined(first: np.ndarray, second: np.ndarray, separator: int, room: int | None) -> np.ndarray:
+    """Two texts' ids as one, with a separator between them; where they do not fit, the longer one is cut."""
+    if room is not None and len(first) + len(second) + 1 > room:
+        half = (room - 1) // 2
+        first = first[: max(half, room - 1 - len(second))]
+        second = second[: room - 1 - len(first)]
+    return np.concatenate([first, [separator], second])
+
+
 def encode_words(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> list[list[np.ndarray]]:
     """Each word's ids, at least one, as they are in a text of words set apart by spaces.
 

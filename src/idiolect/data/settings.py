@@ -141,6 +141,26 @@ class TagsTask(Settings):
     """Leave the body's weights as they are, to the bit, and learn the head alone."""
 
 
+class NumbersTask(Settings):
+    """A number for a text, or for two: a grade, a price, how much two sentences mean the same."""
+
+    kind: Literal["numbers"] = "numbers"
+    """The task."""
+    text: str = "text"
+    """The field of a jsonl or parquet row, or the column of a csv or tsv file, that is read; a number counts columns
+    from 1 in a file without a header."""
+    other: str | None = None
+    """The field with a second text, read after the first; unset: there is none."""
+    target: str = "score"
+    """The field with the number."""
+    pool: Literal["first", "last", "mean"] | None = None
+    """Where the number is read: as a label is (see the task labels)."""
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Share of activations dropped before the number while training."""
+    freeze_base: bool = False
+    """Leave the body's weights as they are, to the bit, and learn the head alone."""
+
+
 class NeighboursTask(Settings):
     """A word from the words around it, or they from it (see `model.mode`); of a left_only model, from those before."""
 
@@ -195,6 +215,15 @@ class ChatTask(AnswersTask):
 
 
 Task = (
-    NextTokenTask | SpansTask | PairsTask | MaskedTask | LabelsTask | TagsTask | NeighboursTask | FramesTask | ChatTask
+    NextTokenTask
+    | SpansTask
+    | PairsTask
+    | MaskedTask
+    | LabelsTask
+    | TagsTask
+    | NumbersTask
+    | NeighboursTask
+    | FramesTask
+    | ChatTask
 )
 TaskSettings = Annotated[Task, Field(discriminator="kind")]

@@ -13,21 +13,40 @@ import torch
 from torch import Tensor
 
 from idiolect.adapt.heads import Labelled, frame
-from idiolect.data.labels import encode_words
+from idiolect.data.labels import encode_words, joined
 from idiolect.data.padding import pad
 from idiolect.decode.read import device_of
 from idiolect.errors import UserError
 from idiolect.tokens.tokenizer import Tokenizer
 
 
-def label(model: Labelled, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
-    """A text's "label" and the "probabilities" of all; of a model that tags words, "tags": a word and its tag each.
+def label(model: Labelled, tokenizer: Tokenizer, text: str, other: str | None = None) -> dict[str, Any]:
+    """A text's "label" and the "probabilities" of all; of a model that tags words, "tags": a word and its tag each;
+    of one that gives a number, to a text or to two, the "value".
 
     Words are what white space sets apart. Raises UserError for a text that is longer than its context.
     """
+    if model.settings.each == "number":
+        return {"value": number(model, tokenizer, text, other)}
+    if other is not None:
+        raise UserError("this model labels one text", "leave the other out")
     if model.settings.each == "word":
         return {"tags": tag_words(model, tokenizer, [text.split()])[0]}
     return label_texts(model, tokenizer, [text])[0]
+
+
+def number(model: Labelled, tokenizer: Tokenizer, text: str, other: str | None) -> float:
+    """The number of a text, or of two. Raises UserError for texts that are longer than the context."""
+    around = frame(model.settings.base, tokenizer, model.before)
+    ids = tokenizer.encode_batch([text])[0]
+    if other is not None:
+        ids = joined(ids, tokenizer.encode_batch([other])[0], tokenizer.end_id, None)
+    if around.room is not None and len(ids) > around.room:
+        raise _too_long(len(ids), around.room)
+    rows, lengths = (part.to(device_of(model)) for part in pad([around.of(ids)], 0))
+    with torch.no_grad():
+        output = float(model.logits(model.body(rows, lengths), lengths)[0, 0])
+    return model.settings.mean + model.settings.deviation * output
 
 
 def label_texts(model: Labelled, tokenizer: Tokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:

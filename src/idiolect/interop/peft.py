@@ -124,7 +124,7 @@ def _theirs(model: Network, tensors: Mapping[str, Tensor]) -> tuple[dict[str, An
 
 def _task(model: Network) -> str | None:
     if isinstance(model, Labelled):
-        return "SEQ_CLS" if model.settings.each == "text" else "TOKEN_CLS"
+        return "TOKEN_CLS" if model.settings.each == "word" else "SEQ_CLS"
     if isinstance(model, EncoderDecoder):
         return "SEQ_2_SEQ_LM"
     return "CAUSAL_LM" if not model.refusal else None

@@ -20,6 +20,7 @@ def classify(
     model: Path | str,
     text: str,
     *,
+    other: str | None = None,
     labels: Sequence[str] = (),
     template: str = few_shot.LABELS.template,
     by: By = "sum",
@@ -29,7 +30,8 @@ def classify(
     seed: int = 0,
     precision: Precision = "stored",
 ) -> dict[str, Any]:
-    """A text's "label" and the "probabilities" of all; of a model that tags words, "tags": a word and its tag each.
+    """A text's "label" and the "probabilities" of all; of a model that tags words, "tags": a word and its tag each;
+    of one that gives numbers the "value" of a text, or of it and an `other`.
 
     Without a head `labels` are compared: each takes the place of {label} in the template, and "logprobs" has log p of
     each given what is before it, "tokens" how many tokens that is of, "prompt_tokens" what was read before. `by` is
@@ -43,7 +45,9 @@ def classify(
     if isinstance(loaded.model, Labelled):
         if labels or shots:
             raise UserError(f"{model} has labels of its own", "leave out --labels and --shots")
-        return heads.label(loaded.model, loaded.tokenizer, text)
+        return heads.label(loaded.model, loaded.tokenizer, text, other)
+    if other is not None:
+        raise UserError(f"{model} has no head for numbers", "train one: idiolect train similarity model.from=MODEL")
     if not labels:
         mend = "name labels to compare: --labels good,bad; or train a head: idiolect train classify model.from=MODEL"
         raise UserError(f"{model} is a {loaded.settings.kind} model and has no labels", mend)

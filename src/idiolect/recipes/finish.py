@@ -150,6 +150,7 @@ CURVES = {
     "bits per byte": {"training": "bits_per_byte", "validation": "validation.bits_per_byte"},
     "accuracy": {"validation": "validation.accuracy"},
     "F1": {"macro": "validation.macro_f1", "entities": "validation.entity_f1"},
+    "correlation": {"Pearson": "validation.pearson", "Spearman": "validation.spearman"},
     "gradient norm": {"gradient": "norm"},
     "learning rate": {"rate": "learning_rate"},
     "tokens a second": {"speed": "tokens_per_second"},

@@ -23,7 +23,7 @@ from idiolect.data.examples import Pooled, Ragged, in_order, pooled
 from idiolect.data.labels import Frame, encode_words
 from idiolect.data.mixture import Mixture
 from idiolect.data.padding import pad
-from idiolect.data.settings import LabelsTask, TagsTask
+from idiolect.data.settings import LabelsTask, NumbersTask, TagsTask
 from idiolect.errors import UserError
 from idiolect.evaluate.labels import accuracy, entity_f1, macro_f1
 from idiolect.evaluate.score import scoring
@@ -82,11 +82,11 @@ class Labels(Stage):
     def whole(self) -> Any:
         """The body that the recipe describes or starts from, under a new head."""
         task = self.recipe.doing
-        assert isinstance(task, LabelsTask | TagsTask)
+        assert isinstance(task, LabelsTask | TagsTask | NumbersTask)
         model, report = attach(super().whole(), self.head, seed=self.recipe.train.seed, freeze=task.freeze_base)
         if self.recipe.adapt is None:
             what = f"{report.trainable:,} of {report.total:,} parameters are trained"
-            say(f"head: {len(self.head.labels)} labels; {what}")
+            say(f"head: {'a number' if self.head.each == 'number' else f'{len(self.head.labels)} labels'}; {what}")
         return model
 
     def layout(self, marked: Marked, some: np.ndarray) -> Batch:
@@ -232,17 +232,21 @@ def stage(
 def head_of(recipe: Recipe, names: Sequence[str]) -> LabelledSettings:
     """The settings of the recipe's model under a head for labels of these names."""
     task, base = recipe.doing, recipe.model
-    assert isinstance(task, LabelsTask | TagsTask) and isinstance(base, Bodies)
-    each: Literal["text", "word"] = "text" if isinstance(task, LabelsTask) else "word"
+    assert isinstance(task, LabelsTask | TagsTask | NumbersTask) and isinstance(base, Bodies)
+    each = EACH[task.kind]
     pool = _pool(recipe, task)
-    hidden = hidden_of(base) if (each, pool) == ("text", "first") else "none"
+    hidden = hidden_of(base) if each != "word" and pool == "first" else "none"
     return LabelledSettings(base=base, labels=tuple(names), each=each, pool=pool, hidden=hidden, dropout=task.dropout)
 
 
-def _pool(recipe: Recipe, task: LabelsTask | TagsTask) -> Literal["first", "last", "mean"]:
+EACH: dict[str, Literal["text", "word", "number"]] = {"labels": "text", "tags": "word", "numbers": "number"}
+"""What has a label, by task."""
+
+
+def _pool(recipe: Recipe, task: LabelsTask | TagsTask | NumbersTask) -> Literal["first", "last", "mean"]:
     """Where a label is read: as the recipe says, or as is usual for the family."""
     if task.pool is not None:
         return task.pool
-    if recipe.model.kind == "encoder-decoder" and isinstance(task, LabelsTask):
+    if recipe.model.kind == "encoder-decoder" and not isinstance(task, TagsTask):
         return "mean"
     return "first" if recipe.model.kind in ("encoder", "encoder-decoder") else "last"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idiolect import devices
-from idiolect.data.settings import LabelsTask, MaskedTask, TagsTask
+from idiolect.data.settings import LabelsTask, MaskedTask, NumbersTask, TagsTask
 from idiolect.interop import families
 from idiolect.models.settings import DecoderSettings, NGramSettings
 from idiolect.plan.flops import flops_per_token
@@ -38,6 +38,8 @@ def plan(recipe: str | Recipe, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def model_of(recipe: Recipe) -> Any:
     """The settings of the model that is trained; of labels, whose number the text will tell, there are two."""
+    if isinstance(recipe.doing, NumbersTask):
+        return labels.head_of(recipe, (recipe.doing.target,))
     labelled = isinstance(recipe.doing, LabelsTask | TagsTask)
     return labels.head_of(recipe, ("0", "1")) if labelled else recipe.model
 

@@ -17,6 +17,7 @@ from idiolect.data.settings import (
     MaskedTask,
     NeighboursTask,
     NextTokenTask,
+    NumbersTask,
     PairsTask,
     SpansTask,
     TagsTask,
@@ -43,6 +44,7 @@ MODELS: dict[type[Task], tuple[str, ...]] = {
     MaskedTask: ("encoder",),
     LabelsTask: ("encoder", *CAUSAL[1:], "encoder-decoder"),
     TagsTask: ("encoder", *CAUSAL[1:], "encoder-decoder"),
+    NumbersTask: ("encoder", *CAUSAL[1:], "encoder-decoder"),
     NeighboursTask: ("cbow",),
     FramesTask: ("seq2seq", "encoder-decoder"),
     ChatTask: CAUSAL[1:],
@@ -54,7 +56,7 @@ ADAPTED = {False: ("decoder", "encoder", "encoder-decoder"), True: tuple(kind fo
 """The model kinds that can be adapted, and of which parts of their own can be trained (True)."""
 
 MIXED = {
-    "weights": (NextTokenTask, MaskedTask, LabelsTask, TagsTask, PairsTask),
+    "weights": (NextTokenTask, MaskedTask, LabelsTask, TagsTask, NumbersTask, PairsTask),
     "replay": (NextTokenTask, MaskedTask, ChatTask),
 }
 """The tasks that learn from several sources by weights, and those into which general text can be mixed."""

@@ -71,7 +71,7 @@ class Stage:
     def mixture(self, steps: int) -> list[dict[str, Any]]:
         """Of each source of a mixture "source", the share "planned", the share of rows that it had in so many steps
         ("actual") and its "epochs"; empty where all is one text."""
-        if not steps:
+        if not steps or (self.recipe.data.weights is None and not self.recipe.data.replay):
             return []
         batches: Any = self.batches()
         mixed: Mixture | None = getattr(getattr(batches, "rows", None), "mixture", getattr(batches, "mixture", None))

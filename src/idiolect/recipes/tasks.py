@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from idiolect.recipes import chat, frames, labels, masked, neighbours, next_token, pairs, spans
+from idiolect.recipes import chat, frames, labels, masked, neighbours, next_token, numbers, pairs, spans
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
@@ -16,6 +16,7 @@ TASKS: dict[str, Callable[[Recipe, Path], Stage]] = {
     "masked": masked.prepare,
     "labels": labels.prepare,
     "tags": labels.prepare_tags,
+    "numbers": numbers.prepare,
     "neighbours": neighbours.prepare,
     "frames": frames.prepare,
     "chat": chat.prepare,

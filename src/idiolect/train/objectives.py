@@ -72,6 +72,12 @@ def labels(model: Any, batch: Batch) -> Loss:
     return _with_auxiliary(model, Loss(cross_entropy(logits, batch.labels), batch.count, {"right": right}))
 
 
+def numbers(model: Any, batch: Batch) -> Loss:
+    """The squared distance of each row's number from its label, [B]: sum of (output - label)²."""
+    outputs = model.logits(model.body(batch.ids, batch.lengths), batch.lengths)[:, 0].float()
+    return _with_auxiliary(model, Loss((outputs - batch.labels).square().sum(), batch.count))
+
+
 def neighbours(model: Any, batch: Batch) -> Loss:
     """Words from the words around them, in nats a label: the full softmax, or negative sampling where words are drawn.
 
