@@ -90,6 +90,16 @@ def test_FT7_the_mixture_that_is_offered_keeps_what_was_forgotten(base, tmp_path
     assert api.classify(tmp_path / "kept", "a warm story", labels=["good", "bad"])["label"] == "good"
 
 
+def test_FT7_lora_and_full_fine_tuning_are_told_apart_by_their_ledgers(base, tmp_path):
+    rate = "train.learning_rate=5e-3"
+    whole = api.train("continue", tuned(base, rate), tmp_path / "whole")
+    lora = api.train("lora", tuned(base, rate, "adapt.rank=2"), tmp_path / "lora")
+    for found in (whole, lora):  # both learn the domain
+        assert found["forgetting"]["domain"]["after"]["loss"] < found["forgetting"]["domain"]["before"]["loss"]
+    assert entry(lora, "entity_text")["before"] == entry(whole, "entity_text")["before"]
+    assert entry(lora, "entity_text")["worse"] < 0.5 * entry(whole, "entity_text")["worse"]
+
+
 def test_FT7_a_run_that_goes_on_does_not_measure_what_was_before_again(base, tmp_path, monkeypatch):
     whole = api.train("continue", tuned(base, "checkpoint.every=30"), tmp_path / "whole")
     said = tuned(base, "checkpoint.every=30")

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from idiolect import api
+from idiolect.adapt.heads import attach
+from idiolect.adapt.settings import LabelledSettings
 from idiolect.decode.choices import choices
 from idiolect.decode.settings import DecodeSettings
 from idiolect.errors import UserError
@@ -81,6 +84,29 @@ def test_an_encoder_decoder_answers_the_source_as_it_was_trained_to(made):
     settings = DecodeSettings(temperature=0.0, max_tokens=4)
     written = [api.translate(base / "t5", "p" + r["source"], settings)["text"].strip() for r in ROWS[:7]]
     assert row["rougeL"] == rouge(written, [[r["target"]] for r in ROWS[:7]])["rougeL"] and row["shots"] is None
+
+
+def test_texts_that_are_too_long_count_as_wrong_and_are_counted(made, tmp_path):
+    base, tokenizer = made
+    rows = [{"text": text, "label": "x", "source": text, "target": "x"} for text in ("short", "long " * 80, "brief")]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, [*rows, {**rows[0], "label": "y"}])))
+    head = LabelledSettings(base=SHAPES["decoder"], labels=("x", "y"), pool="last")
+    model = attach(build(SHAPES["decoder"], tokenizer.size), head, seed=1)[0]
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.tensor([1.0, 0.0])  # always x
+    folder.save(tmp_path / "head", model, tokenizer, {})
+    for name, task in [
+        ("head", "labels"),
+        ("decoder", "labels"),
+        ("t5", "labels"),
+        ("decoder", "pairs"),
+        ("t5", "pairs"),
+    ]:
+        where = tmp_path / name if name == "head" else base / name
+        found = evaluate_task([where], tmp_path / "test.jsonl", TaskEvaluation(task=task, answer_tokens=3))
+        assert found["notes"] == [f"{where}: 1 of 4 texts are longer than it reads and count as answered wrongly"]
+        if name == "head":
+            assert found["rows"][0]["accuracy"] == 0.5
 
 
 def test_what_cannot_be_asked_is_refused(made):

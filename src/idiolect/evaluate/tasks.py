@@ -8,15 +8,16 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from idiolect.adapt.heads import Labelled
+from idiolect.adapt.heads import Labelled, frame
 from idiolect.data.examples import in_order
-from idiolect.decode.choices import By, choices
+from idiolect.decode.choices import choices
 from idiolect.decode.classify import label_texts
 from idiolect.decode.generate import complete
 from idiolect.decode.settings import DecodeSettings, Precision
@@ -34,11 +35,36 @@ from idiolect.text.examples import Examples
 
 AT_ONCE = 64
 """Prompts answered at once."""
+ROWS = 1 << 13
+"""Positions of texts labelled at once."""
 FIELDS = {"labels": ("text", "label"), "pairs": ("source", "target")}
 """The fields of an example unless others are named, and what a template calls them."""
 
 Example = tuple[str, str]
 """What is given, and the true answer."""
+
+
+@dataclass
+class Asking:
+    """One model asked on one test with some examples shown, and what came of it."""
+
+    loaded: Loaded
+    name: Path | str
+    form: Form
+    shown: Sequence[Example]
+    test: Sequence[Example]
+    asked: TaskEvaluation
+    prompts: list[Prompt] = field(default_factory=list)
+    missed: int = 0
+    """Texts that are longer than the model reads, which count as answered wrongly."""
+
+    def notes(self, shots: int) -> list[str]:
+        """What is to be said of it."""
+        said = few_shot.warnings(shots, self.prompts)
+        if self.missed:
+            what = "are longer than it reads and count as answered wrongly"
+            said.append(f"{self.missed} of {len(self.test)} texts {what}")
+        return [f"{self.name}: {line}" for line in said]
 
 
 def evaluate_task(
@@ -63,12 +89,11 @@ def evaluate_task(
     for name in models:
         loaded = load_with_tokenizer(name, precision)
         for shots in _rows_of(loaded, asked):
-            shown = few_shot.draw(pool, shots or 0, asked.seed)
-            prompts: list[Prompt] = []
-            found = _TASKS[asked.task](loaded, name, form, shown, test, asked, prompts)
+            one = Asking(loaded, name, form, few_shot.draw(pool, shots or 0, asked.seed), test, asked)
             row: dict[str, Any] = {"model": str(name), "family": loaded.settings.kind, "shots": shots}
-            rows.append(row | found | {"prompt_tokens": fmean(p.tokens for p in prompts) if prompts else None})
-            notes += [f"{name}: {line}" for line in few_shot.warnings(shots or 0, prompts)]
+            row |= _TASKS[asked.task](one)
+            rows.append(row | {"prompt_tokens": fmean(p.tokens for p in one.prompts) if one.prompts else None})
+            notes += one.notes(shots or 0)
     if asked.task == "labels":
         rows.append(_majority(pool or test, test))
     return {"rows": rows, "notes": list(dict.fromkeys(notes))}
@@ -87,90 +112,81 @@ def _rows_of(loaded: Loaded, asked: TaskEvaluation) -> Sequence[int | None]:
     return [None] if answers or isinstance(loaded.model, Labelled) else asked.shots
 
 
-def _labels(
-    loaded: Loaded,
-    name: Path | str,
-    form: Form,
-    shown: Sequence[Example],
-    test: Sequence[Example],
-    asked: TaskEvaluation,
-    prompts: list[Prompt],
-) -> dict[str, float]:
-    truth = [label for _, label in test]
-    if isinstance(loaded.model, Labelled):
-        guesses = _by_head(loaded.model, loaded.tokenizer, name, [text for text, _ in test], set(truth))
-    else:
-        names = sorted({label for _, label in (*test, *shown)})
-        guesses = _by_names(loaded, name, form, shown, test, names, asked.by, prompts)
+def _labels(one: Asking) -> dict[str, float]:
+    truth = [label for _, label in one.test]
+    guesses = _by_head(one) if isinstance(one.loaded.model, Labelled) else _by_names(one)
     return {"accuracy": accuracy(truth, guesses), "macro_f1": macro_f1(truth, guesses)}
 
 
-def _by_head(model: Labelled, tokenizer: Any, name: Path | str, texts: Sequence[str], truth: set[str]) -> list[str]:
-    if model.settings.each == "word" or not truth & set(model.settings.labels):
-        what = f"{name} knows the labels {', '.join(model.settings.labels[:8])}, of which none is in the test"
+def _by_head(one: Asking) -> list[str]:
+    model, tokenizer = one.loaded.model, one.loaded.tokenizer
+    assert isinstance(model, Labelled) and tokenizer is not None
+    if model.settings.each != "text" or not {label for _, label in one.test} & set(model.settings.labels):
+        what = f"{one.name} knows the labels {', '.join(model.settings.labels[:8])}, of which none is in the test"
         raise UserError(what, "name its own labels in the test, or leave it out")
-    guesses = [""] * len(texts)
-    for group in in_order(np.array([len(text) for text in texts]), 1 << 14):
-        found = label_texts(model, tokenizer, [texts[i] for i in group])
-        for i, one in zip(group.tolist(), found, strict=True):
-            guesses[i] = one["label"]
+    lengths = np.array([len(tokenizer.encode(text)) for text, _ in one.test])
+    room = frame(model.settings.base, tokenizer, model.before).room
+    short = np.flatnonzero(lengths <= (lengths.max() if room is None else room))
+    one.missed, guesses = len(lengths) - len(short), [""] * len(lengths)
+    for group in in_order(lengths[short], ROWS):
+        some = short[group].tolist()
+        for i, found in zip(some, label_texts(model, tokenizer, [one.test[i][0] for i in some]), strict=True):
+            guesses[i] = found["label"]
     return guesses
 
 
-def _by_names(
-    loaded: Loaded,
-    name: Path | str,
-    form: Form,
-    shown: Sequence[Example],
-    test: Sequence[Example],
-    names: Sequence[str],
-    by: By,
-    prompts: list[Prompt],
-) -> list[str]:
-    model, tokenizer = reader(loaded, name), loaded.tokenizer
+def _by_names(one: Asking) -> list[str]:
+    model, tokenizer = reader(one.loaded, one.name), one.loaded.tokenizer
     assert tokenizer is not None
-    context, room = model.context, 0
+    names = sorted({label for _, label in (*one.test, *one.shown)})
+    context, room = model.context, max(len(tokenizer.encode(label + one.form.sides("")[1])) for label in names)
     if isinstance(model, SequenceToSequence):
-        context = model.settings.longest_source  # type: ignore[attr-defined]
-    else:
-        room = max(len(tokenizer.encode(label + form.sides("")[1])) for label in names)
-    prompts += [few_shot.fitting(form, shown, text, tokenizer, context, room + 1) for text, _ in test]
-    guesses = []
-    for first in range(0, len(prompts), AT_ONCE):
-        some = [(prompt.before, prompt.after) for prompt in prompts[first : first + AT_ONCE]]
-        for row in choices(model, tokenizer, some, names):
-            weights = [one.weight(by) for one in row]
-            guesses.append(names[weights.index(max(weights))])
+        context, room = model.settings.longest_source, 0  # type: ignore[attr-defined]
+    some = _prompted(one, context, room + 1)
+    guesses = [""] * len(one.test)
+    for first in range(0, len(some), AT_ONCE):
+        group = some[first : first + AT_ONCE]
+        asked = [(one.prompts[i].before, one.prompts[i].after) for i in group]
+        for i, row in zip(group, choices(model, tokenizer, asked, names), strict=True):
+            weights = [choice.weight(one.asked.by) for choice in row]
+            guesses[i] = names[weights.index(max(weights))]
     return guesses
 
 
-def _pairs(
-    loaded: Loaded,
-    name: Path | str,
-    form: Form,
-    shown: Sequence[Example],
-    test: Sequence[Example],
-    asked: TaskEvaluation,
-    prompts: list[Prompt],
-) -> dict[str, float]:
-    tokenizer, written = loaded.tokenizer, []
-    settings = DecodeSettings(temperature=0.0, max_tokens=asked.answer_tokens)
-    if isinstance(loaded.model, SequenceToSequence):
-        prefix = _prefix(loaded.lineage)
-        sources = [source_ids(loaded.model, tokenizer, prefix + source) for source, _ in test]
-        written = [answer.text for answer in translate(loaded.model, tokenizer, sources, settings)]
+def _prompted(one: Asking, context: int | None, room: int) -> list[int]:
+    """Makes the prompts of all texts; returns those that leave so much room for an answer."""
+    given, tokenizer = [text for text, _ in one.test], one.loaded.tokenizer
+    one.prompts = [few_shot.fitting(one.form, one.shown, text, tokenizer, context, room) for text in given]
+    fit = [i for i, prompt in enumerate(one.prompts) if prompt.fits(room)]
+    one.missed = len(given) - len(fit)
+    return fit
+
+
+def _pairs(one: Asking) -> dict[str, float]:
+    tokenizer, model, written = one.loaded.tokenizer, one.loaded.model, [""] * len(one.test)
+    settings = DecodeSettings(temperature=0.0, max_tokens=one.asked.answer_tokens)
+    if isinstance(model, SequenceToSequence):
+        read: Any = model.settings
+        most: int | None = read.longest_source
+        prefix = _prefix(one.loaded.lineage)
+        lengths = [len(tokenizer.encode(prefix + source)) + 1 for source, _ in one.test]  # type: ignore[union-attr]
+        some = [i for i, length in enumerate(lengths) if most is None or length <= most]
+        one.missed = len(lengths) - len(some)
+        sources = [source_ids(model, tokenizer, prefix + one.test[i][0]) for i in some]
+        for i, answer in zip(some, translate(model, tokenizer, sources, settings) if some else [], strict=True):
+            written[i] = answer.text
     else:
-        model = language_model(loaded, name)
-        prompts += [
-            few_shot.fitting(form, shown, source, tokenizer, model.context, asked.answer_tokens) for source, _ in test
-        ]
-        settings = settings.model_copy(update={"stop": _stop(form, (*shown, *test))})
-        for first in range(0, len(prompts), AT_ONCE):
-            some = [prompt.before for prompt in prompts[first : first + AT_ONCE]]
-            written += [answer.text for answer in complete(model, tokenizer, some, settings)]
+        speaking = language_model(one.loaded, one.name)
+        some = _prompted(one, speaking.context, one.asked.answer_tokens)
+        settings = settings.model_copy(update={"stop": _stop(one.form, (*one.shown, *one.test))})
+        for first in range(0, len(some), AT_ONCE):
+            group = some[first : first + AT_ONCE]
+            answers = complete(speaking, tokenizer, [one.prompts[i].before for i in group], settings)
+            for i, answer in zip(group, answers, strict=True):
+                written[i] = answer.text
     found: dict[str, float] = {}
-    for metric in asked.metrics:
-        found |= METRICS[metric]([text.strip() for text in written], [[target] for _, target in test])
+    for metric in one.asked.metrics:
+        found |= METRICS[metric]([text.strip() for text in written], [[target] for _, target in one.test])
     return found
 
 

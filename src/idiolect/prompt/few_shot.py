@@ -65,6 +65,10 @@ class Prompt:
     left: int | None
     """Tokens that the context leaves for the answer, below 0 when it does not fit; None: there is no limit."""
 
+    def fits(self, room: int) -> bool:
+        """Whether the context leaves so many."""
+        return self.left is None or self.left >= room
+
 
 def prompt(form: Form, examples: Sequence[tuple[str, str]], text: str, tokenizer: Any, context: int | None) -> Prompt:
     """Examples (what is given, its answer), then the question about a text."""
@@ -79,14 +83,10 @@ def fitting(
 ) -> Prompt:
     """As `prompt`, with as many of the examples, the first ones, as leave `room` tokens for the answer.
 
-    Raises UserError when the question alone does not.
+    Where the question alone does not, that: `fits` tells.
     """
-    for shots in range(len(examples), -1, -1):
-        found = prompt(form, examples[:shots], text, tokenizer, context)
-        if found.left is None or found.left >= room:
-            return found
-    what = f"the text takes {found.tokens} tokens in its form, and the model reads {context}"
-    raise UserError(what, "shorten the text, or use a model of longer context")
+    tried = (prompt(form, examples[:shots], text, tokenizer, context) for shots in range(len(examples), -1, -1))
+    return next(found for found in tried if found.fits(room) or not found.shots)
 
 
 def warnings(asked: int, prompts: Sequence[Prompt]) -> list[str]:
@@ -96,7 +96,8 @@ def warnings(asked: int, prompts: Sequence[Prompt]) -> list[str]:
     if asked > MANY:
         said.append(f"{asked} examples are more than {MANY}, and each takes its part of the context; {tune}")
     if short := sum(found.shots < asked for found in prompts):
-        said.append(f"in {short} of {len(prompts)} prompts the context has no room for {asked} examples; {tune}")
+        what = f"the context has no room for {asked} example{'s' * (asked > 1)}"
+        said.append(f"in {short} of {len(prompts)} prompts {what}; {tune}")
     return said
 
 
