@@ -71,7 +71,7 @@ def replaying(recipe: Recipe, tokenizer: Tokenizer, own: Packed, general: Shards
         seed=recipe.train.seed,
         begin_id=tokenizer.begin_id,
         end_id=tokenizer.end_id,
-        pad_id=tokenizer.pad_id,
+        pad_id=own.pad_id,
     )
     mixed = mixture(recipe.data, [own.n], rows.n, recipe.train.seed)
     assert mixed is not None
