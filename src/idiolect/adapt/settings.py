@@ -14,11 +14,21 @@ from idiolect.models.settings import (
     EncoderSideSettings,
     FamilySettings,
     RecurrentSettings,
+    SideSettings,
 )
 
 Bodies = RecurrentSettings | DecoderSettings | EncoderSettings | EncoderDecoderSettings
 """The families that can carry a head for labels: a body reads one text and nothing else, in the last its encoder."""
 Body = Annotated[Bodies, Field(discriminator="kind")]
+
+
+def reader(settings: EncoderDecoderSettings) -> EncoderSettings | EncoderSideSettings:
+    """The settings of the encoder alone."""
+    if settings.encoder is not None:
+        return settings.encoder
+    names = SideSettings.model_fields.keys() - {"kind", "from_"}
+    side = {name: getattr(settings, name) for name in names} | {"layers": settings.n_encoder}
+    return EncoderSideSettings.model_validate(side)
 
 
 LABELS = "labels"
@@ -67,7 +77,7 @@ class LabelledSettings(FamilySettings):
     @property
     def reads(self) -> RecurrentSettings | DecoderSettings | EncoderSettings | EncoderSideSettings:
         """The settings of what reads the text: the body, or of an encoder-decoder its encoder."""
-        return self.base.reader if isinstance(self.base, EncoderDecoderSettings) else self.base
+        return reader(self.base) if isinstance(self.base, EncoderDecoderSettings) else self.base
 
     @property
     def layers(self) -> int:

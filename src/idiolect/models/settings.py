@@ -464,15 +464,6 @@ class EncoderDecoderSettings(SideSettings):
         """Blocks of the encoder."""
         return self.encoder_layers or self.layers
 
-    @property
-    def reader(self) -> EncoderSettings | EncoderSideSettings:
-        """The settings of the encoder alone."""
-        if self.encoder is not None:
-            return self.encoder
-        names = SideSettings.model_fields.keys() - {"kind", "from_"}
-        side = {name: getattr(self, name) for name in names} | {"layers": self.n_encoder}
-        return EncoderSideSettings.model_validate(side)
-
     def tensors(self) -> int:
         """As in every family."""
         return self.layers + (self.n_encoder if self.encoder is None else self.encoder.tensors())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from idiolect import config, files
 from idiolect.adapt import edits
+from idiolect.adapt.settings import reader
 from idiolect.config import Settings
 from idiolect.errors import UserError
 from idiolect.interop import folder, peft
@@ -103,7 +104,7 @@ def _encoder_of(settings: FamilySettings, path: Path) -> EncoderSettings | Encod
     if not isinstance(settings, EncoderDecoderSettings):
         what = f"{path} is a model of the kind {settings.kind}, which has no encoder that can be put elsewhere"
         raise UserError(what, "name a model of the kind encoder or encoder-decoder")
-    return settings.reader
+    return reader(settings)
 
 
 def _refuse_what_cannot_go_on(settings: FamilySettings, path: Path) -> None:
