@@ -19,6 +19,7 @@ from idiolect.adapt.quantised import Quantised
 from idiolect.adapt.settings import LoraSettings
 from idiolect.errors import UserError, nearest
 from idiolect.models import fused
+from idiolect.models.fused_block import LowRank
 
 DEFAULT = ("attention.*", "cross.*", "mlp.gate", "mlp.up", "mlp.down")
 """The layers that are updated when nothing is said: all of attention and MLP."""
@@ -96,6 +97,17 @@ class Lora(Edited):
         found = self.pairs[self.active]
         assert isinstance(found, Pair)
         return found
+
+    def low_rank(self) -> tuple[nn.Linear, LowRank | None] | None:
+        """The layer and its update, where these are all that there is to it (see `fused_block.form`)."""
+        pair = self.pair()
+        if type(self.linear) is not nn.Linear:
+            return None
+        if pair is None:
+            return self.linear, None
+        if pair.magnitude is not None or (self.training and pair.dropout.p):
+            return None
+        return self.linear, LowRank(pair.A, pair.B, pair.scale)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., K] → [..., N]."""

@@ -394,8 +394,7 @@ class Block(nn.Module):
             and not (self.training and self.dropout.p)
             and attention.fuses(x)
             and type(self.attention_norm) is type(self.mlp_norm) in (RmsNorm, LayerNorm)
-            and all(type(layer) is nn.Linear and fused.multiplies(x, layer.weight) for layer in self.linears())
-            and all(len(layer.weight) % 2 == 0 for layer in self.linears())
+            and all(fused_block.takes(layer, x) for layer in self.linears())
             and all(map(fused.plain, parts))
         )
 
