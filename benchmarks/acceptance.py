@@ -22,6 +22,7 @@ from benchmarks.measure import Claim
 MODULES = {
     "spine": "The spine",
     "encoders": "Encoders",
+    "labels": "Labels and answers",
     "words": "Word vectors",
     "translation": "Translation",
     "instructions": "Instructions",

@@ -33,6 +33,7 @@ MODULES = {
     "batch_curve": "Training speed against the batch",
     "cache_curve": "A token against the text before it",
     "training": "Training",
+    "finetuning": "Fine-tuning",
     "decoding": "Decoding",
     "memory": "Memory",
     "ngrams": "N-grams",

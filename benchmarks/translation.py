@@ -9,15 +9,15 @@ of docs/gallery.md are those of the models trained here.
 from __future__ import annotations
 
 import gzip
-import time
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import sacrebleu
 
-from benchmarks.measure import ROOT, Claim
+from benchmarks import measure
+from benchmarks.measure import ROOT, Claim, Sample
 from idiolect import api
 from idiolect.decode.settings import AnswerSettings
 
@@ -44,8 +44,8 @@ def lines(path: Path) -> list[str]:
     return gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()
 
 
-def trained(data: Path, scratch: Path, name: str, language: str) -> tuple[Path, dict[str, Any], float]:
-    """The run, its result, and the minutes that its command took, scoring included."""
+def trained(data: Path, scratch: Path, name: str, language: str) -> tuple[Path, Sample]:
+    """The run, and its command, scoring included."""
     recipe, changes = MODELS[name]
     run, corpus = scratch / f"{name.replace(' ', '-')}-{language}", data / "multi30k"
     files = [
@@ -54,9 +54,8 @@ def trained(data: Path, scratch: Path, name: str, language: str) -> tuple[Path, 
         f"data.validation={corpus / 'val.en.gz'}",
         f"task.validation_targets={corpus / f'val.{language}.gz'}",
     ]
-    began = time.perf_counter()
-    result = api.train(recipe, [*files, "sample.every=0", *changes], run)
-    return run, result, (time.perf_counter() - began) / 60
+    command = [sys.executable, "-m", "idiolect", "train", recipe, *files, "sample.every=0", *changes]
+    return run, measure.run([*command, "-o", run, "--json"])
 
 
 def translations(run: Path, sources: Sequence[str]) -> list[str]:
@@ -90,23 +89,22 @@ def interval(
 def german(data: Path, scratch: Path) -> Iterator[Claim]:
     """All three models, by quarters."""
     sources, references = (lines(data / f"multi30k/test_2016_flickr.{language}.gz") for language in ("en", "de"))
-    guesses, minutes, results = {}, {}, {}
+    guesses, samples = {}, {}
     for name in MODELS:
-        run, results[name], minutes[name] = trained(data, scratch, name, "de")
+        run, samples[name] = trained(data, scratch, name, "de")
         guesses[name] = translations(run, sources)
         if name in PICTURES:
             picture = ROOT / "docs" / "gallery" / f"{PICTURES[name]}.png"
             picture.parent.mkdir(exist_ok=True)
             api.explore(run / "model", SENTENCE, attention=picture)
-    yield from claims(sources, references, guesses, minutes, results)
+    yield from claims(sources, references, guesses, samples)
 
 
 def claims(
     sources: Sequence[str],
     references: Sequence[str],
     guesses: Mapping[str, Sequence[str]],
-    minutes: Mapping[str, float],
-    results: Mapping[str, Any],
+    samples: Mapping[str, Sample],
 ) -> Iterator[Claim]:
     """BLEU by length, what attention adds where sentences are longest, and the transformer's."""
     parts, everything = quarters(sources), range(len(sources))
@@ -121,8 +119,9 @@ def claims(
     ]
     whole = {name: bleu(found, references, everything) for name, found in guesses.items()}
     rows.append(["all", *(f"{score:.1f}" for score in whole.values())])
+    minutes = {name: sample.seconds / 60 for name, sample in samples.items()}
     rows.append(["minutes", *(f"{minutes[name]:.1f}" for name in guesses)])
-    rows.append(["parameters", *(f"{results[name]['parameters']:,}" for name in guesses)])
+    rows.append(["parameters", *(f"{samples[name].result['parameters']:,}" for name in guesses)])
     gained = bleu(guesses["attention"], references, longest) - bleu(guesses["no attention"], references, longest)
     low, high = interval(guesses["attention"], guesses["no attention"], references, longest)
     yield Claim(
@@ -143,13 +142,15 @@ def claims(
         f"≤ {MINUTES}",
         f"{max(minutes.values()):.1f}",
         max(minutes.values()) <= MINUTES,
+        load=max(sample.load for sample in samples.values()),
     )
 
 
 def french(data: Path, scratch: Path) -> Iterator[Claim]:
     """The transformer into French; nothing is asked, but that it is above what no attention gave into German."""
     sources, references = (lines(data / f"multi30k/test_2016_flickr.{language}.gz") for language in ("en", "fr"))
-    run, _, minutes = trained(data, scratch, "transformer", "fr")
+    run, sample = trained(data, scratch, "transformer", "fr")
+    minutes = sample.seconds / 60
     found = bleu(translations(run, sources), references, range(len(sources)))
     yield Claim(
         "Multi30k, English to French: BLEU of the transformer on test 2016",

@@ -28,8 +28,8 @@ from idiolect.interop import folder
 from idiolect.recipes import library
 from idiolect.tokens.tokenizer import Tokenizer
 
-FORMS: dict[str, list[str]] = {"cbow": [], "skipgram": ["train.steps=500"]}
-"""model.mode → what else of the recipe is changed: skip-gram has some four labels for each of CBOW's."""
+FORMS = ("cbow", "skipgram")
+"""The values of model.mode."""
 LEAST = 20
 """Occurrences of a word that is asked about."""
 ANALOGIES = {
@@ -106,9 +106,9 @@ def vectors(data: Path, scratch: Path) -> Iterator[Claim]:
     path.write_text("\n".join(" ".join(text.split()) for text in texts(data)), encoding="utf-8")
     results, scores = {}, {}
     shared = [f"data.train={path}", "data.document=line", "sample.every=0"]
-    for mode, changes in FORMS.items():
+    for mode in FORMS:
         run = scratch / f"words-{mode}"
-        results[mode] = api.train("cbow", [*shared, f"model.mode={mode}", *changes], run)
+        results[mode] = api.train("cbow", [*shared, f"model.mode={mode}"], run)
         loaded = folder.load(run / "model")
         assert loaded.tokenizer is not None
         known, counts = words(loaded.tokenizer, path)
