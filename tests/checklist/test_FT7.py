@@ -7,6 +7,7 @@ import torch
 
 from idiolect import api, config, files
 from idiolect.cli import run as cli
+from idiolect.errors import UserError
 from idiolect.interop import folder
 from idiolect.recipes import ledger as ledgers
 from idiolect.recipes import load, pretrain
@@ -114,6 +115,16 @@ def test_FT7_a_run_that_goes_on_does_not_measure_what_was_before_again(base, tmp
     assert halves["forgetting"] == whole["forgetting"]
     lines = [[line.get("probe.entities") for line in r.read_metrics()] for r in (run, Run.open(tmp_path / "whole"))]
     assert lines[0] == lines[1] and sum(value is not None for value in lines[0]) == 3
+
+
+def test_FT7_a_probe_that_changed_is_not_compared_with_what_it_was(base, tmp_path):
+    probe = tmp_path / "probe.txt"
+    probe.write_text("yesterday we saw ada")
+    said = [*tuned(base, "train.steps=4", "checkpoint.every=2"), f"probes.mine={probe}"]
+    api.train("continue", said, tmp_path / "run")
+    probe.write_text("today we saw oslo")
+    with pytest.raises(UserError, match=r"probes\.mine"):
+        api.resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt"])

@@ -127,6 +127,8 @@ def fingerprints(recipe: Recipe, train: str, held: str, tokenizer: Tokenizer) ->
         "recipe": recipe_fingerprint(recipe),
     }
     model = recipe.model
+    for name, path in recipe.probes.items() if model.from_ is not None else ():
+        prints[f"probes.{name}"] = files.sha256(path) if path.is_file() else Corpus([path]).fingerprint
     if model.from_ is not None:
         prints["model.from"] = fingerprint(model.from_)
     if isinstance(model, EncoderDecoderSettings) and model.encoder is not None and model.encoder.from_ is not None:
