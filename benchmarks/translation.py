@@ -2,8 +2,8 @@
 
 The three recipes read multi30k/{train,val}.{en,de}.gz, at most MINUTES each on two cores, and translate
 multi30k/test_2016_flickr.en.gz by beam search; BLEU is sacrebleu's (default tokens and smoothing) over all of it and
-over quarters of its sentences by their number of words. `french` is the transformer again, into French. The heat maps
-of docs/gallery.md are those of the models trained here.
+over quarters of its sentences by their number of words. `french` is the transformer again, into French. The heat map
+of docs/gallery.md is that of the recurrent model trained here.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ QUARTERS = 4
 DRAWS = 500
 """Resamples of a quarter's sentences, for the interval of a difference."""
 SENTENCE = "Two young men in green shirts are playing football on a field."
-PICTURES = {"attention": "attention-recurrent", "transformer": "attention-transformer"}
-"""The heat maps in docs/gallery: whose, and the file's name."""
+PICTURE = ROOT / "docs/gallery/attention.png"
+"""What the recurrent model with attention read while it translated that."""
 
 
 def lines(path: Path) -> list[str]:
@@ -93,10 +93,9 @@ def german(data: Path, scratch: Path) -> Iterator[Claim]:
     for name in MODELS:
         run, samples[name] = trained(data, scratch, name, "de")
         guesses[name] = translations(run, sources)
-        if name in PICTURES:
-            picture = ROOT / "docs" / "gallery" / f"{PICTURES[name]}.png"
-            picture.parent.mkdir(exist_ok=True)
-            api.explore(run / "model", SENTENCE, attention=picture)
+        if name == "attention":
+            PICTURE.parent.mkdir(exist_ok=True)
+            api.explore(run / "model", SENTENCE, attention=PICTURE)
     yield from claims(sources, references, guesses, samples)
 
 
