@@ -103,6 +103,18 @@ class Run:
         if present:
             raise UserError(f"{self.folder} is not empty: it holds {min(present)}", "choose another folder")
 
+    def clear(self) -> None:
+        """Removes what a run that could not begin has left, the recipe last; its folder can then be used again.
+
+        Only for the run's writer. Raises UserError (exit 4).
+        """
+        for path in sorted(self.folder.iterdir(), key=lambda path: path == self.recipe):
+            if path.is_dir() and not path.is_symlink():
+                files.remove_folder(path)
+            elif path != self.lock_file:
+                with files.writing(path):
+                    path.unlink()
+
     # One writer at a time
 
     @property

@@ -224,6 +224,17 @@ def test_a_diverging_run_is_kept_aside_and_its_best_checkpoint_stays(small, tmp_
     assert all(tensor.isfinite().all() for tensor in tensors(aside).values())
 
 
+def test_a_run_that_could_not_begin_leaves_its_folder_to_the_next(small, text, tmp_path):
+    again = [override for override in small if not override.startswith("data.")]
+    for bad in (tmp_path / "nowhere.txt", tmp_path / "short.txt"):
+        (tmp_path / "short.txt").write_text("a")
+        with pytest.raises(UserError) as caught:
+            api.train("gpt", [*again, f"data.train={bad}"], tmp_path / "run")
+        assert caught.value.code == Exit.BAD_INPUT
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["lock"]
+    assert api.train("gpt", small, tmp_path / "run")["steps"]
+
+
 def test_too_much_memory_is_said_before_anything_is_made(small, tmp_path):
     with pytest.raises(UserError) as error:
         api.train("gpt", [*small, "model.width=65536", "model.heads=64", "model.layers=80"], tmp_path / "run")

@@ -8,6 +8,7 @@ from typing import Any
 
 from idiolect import config, files
 from idiolect.data.batch import Batch
+from idiolect.errors import Exit, UserError
 from idiolect.recipes import adapting, finish, load, parent, planning, tasks, watch
 from idiolect.recipes.next_token import NextToken
 from idiolect.recipes.prepare import say
@@ -25,8 +26,9 @@ Ended = tuple[Any, str, int, watch.Totals]
 def train(recipe: str | Recipe, overrides: Sequence[str] = (), out: Path | str = "run") -> dict[str, Any]:
     """Learns a model as the recipe says, in the new run folder `out`; returns the result (see `finish.result`).
 
-    Raises UserError: exit 2 for a bad recipe, bad text or a folder that holds a run; 3 when another process writes
-    there; 4 when the disk refuses; 5 when the loss diverges; 7 when memory will not do.
+    Raises UserError: exit 2 for a bad recipe or bad text (nothing is then left in `out` but its lock), or a folder that
+    holds a run; 3 when another process writes there; 4 when the disk refuses; 5 when the loss diverges; 7 when memory
+    will not do.
     """
     notes: list[str] = []
     if not isinstance(recipe, Recipe):
@@ -40,7 +42,12 @@ def train(recipe: str | Recipe, overrides: Sequence[str] = (), out: Path | str =
         files.write_text(run.recipe, config.dump(recipe))
         for note in notes:
             say(f"note: {note}")
-        return _go(run, recipe)
+        try:
+            return _go(run, recipe)
+        except UserError as error:
+            if error.code == Exit.BAD_INPUT and not run.plan.exists():  # nothing was begun that could be gone on with
+                run.clear()
+            raise
 
 
 def resume(
