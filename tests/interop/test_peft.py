@@ -25,6 +25,7 @@ from idiolect.adapt import lora
 from idiolect.adapt.edits import Origin, edit, whole
 from idiolect.adapt.heads import Labelled, attach
 from idiolect.adapt.settings import AdapterSettings, LabelledSettings, LoraSettings, SoftPromptSettings
+from idiolect.adapt.vocabulary import grow
 from idiolect.errors import UserError
 from idiolect.interop import folder
 from idiolect.interop import peft as ours
@@ -200,6 +201,36 @@ def test_soft_prompts_go_to_peft_and_come_from_it(name, bases, tmp_path, ids):
     assert loaded.prompt.shape == (7, loaded.settings.width)
     assert name == "t5" or loaded.context == CONTEXT - 7
     close(ours_on(loaded, ids), theirs_on(theirs, ids))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_rows_for_new_tokens_train_and_are_saved_beside(name, bases, tmp_path, ids):
+    """With the head tied to the embedding, and with one of its own."""
+    kind, _ = BASES[name]
+    model, _ = grow(folder.load(bases[name]).model, V + 3)
+    origin = Origin(bases[name], folder.fingerprint(bases[name]))
+    report = edit(model, LoraSettings(rank=3), origin=origin)
+    assert "embedding.weight" in report.touched and ("head.weight" in report.touched) == (name == "llama")
+    stir(model)
+    model.eval()
+    folder.save(tmp_path / "adapter", model, None, {})
+    kept = kind.from_pretrained(bases[name])
+    kept.resize_token_embeddings(V + 3)
+    theirs = peft.PeftModel.from_pretrained(kept, tmp_path / "adapter").eval()
+    close(ours_on(model, ids + 2), theirs_on(theirs, ids + 2))
+    back = folder.load(tmp_path / "adapter").model
+    assert back.vocabulary == V + 3 and torch.equal(ours_on(back, ids + 2), ours_on(model, ids + 2))
+    theirs.save_pretrained(tmp_path / "theirs", save_embedding_layers=False)
+    path = tmp_path / "theirs" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(bases[name])}))
+    close(ours_on(folder.load(tmp_path / "theirs").model, ids + 2), ours_on(model, ids + 2))
+    whole(back)
+    close(ours_on(back, ids + 2), ours_on(model, ids + 2))
+    prompted, _ = grow(folder.load(bases[name]).model, V + 3)
+    edit(prompted, PROMPT, origin=origin)
+    folder.save(tmp_path / "prompt", prompted.eval(), None, {})
+    assert not (tmp_path / "prompt" / "adapter_config.json").exists()
+    assert torch.equal(ours_on(folder.load(tmp_path / "prompt").model, ids), ours_on(prompted, ids))
 
 
 CLASSIFIERS = {

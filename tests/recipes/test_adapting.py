@@ -150,3 +150,21 @@ def test_labels_train_with_their_head_whatever_is_adapted(kind, base, tmp_path):
     if kind != "selective":
         with pytest.raises(UserError, match="is a model of labels already"):
             load.load("gpt", [*said[:2], f"model.from={tmp_path / 'labels'}"])
+
+
+@pytest.mark.parametrize("kind", ["lora", "soft-prompt"])
+def test_a_chat_of_new_tokens_trains_their_rows_and_is_saved_with_them(kind, base, tmp_path):
+    run, _ = base
+    rows = [{"prompt": f"say {word}", "response": word} for word in ("red", "blue", "green", "white") * 10]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = ["task.kind=chat", "task.template=chatml", f"data.train={tmp_path / 'rows.jsonl'}", f"model.from={run}"]
+    said += ["train.precision=fp32", "train.steps=3", "train.batch_tokens=64", "sample.every=0", "task.answers=2"]
+    found = api.train(kind, [*said, *FEW[kind], "task.answer_tokens=3"], tmp_path / "chat")
+    loaded = folder.load(tmp_path / "chat" / "model")
+    assert loaded.model.vocabulary == loaded.tokenizer.size > 300
+    assert "embedding.weight" in loaded.model.edit.report.touched
+    planned = json.loads((tmp_path / "chat" / "plan.json").read_text())
+    assert planned["parameters_trained"] == found["adapt"]["trainable"] > 300 * 16
+    before = folder.load(run / "model").model.embedding.weight
+    assert not torch.equal(loaded.model.embedding.weight[:300], before)
+    api.generate(tmp_path / "chat", "say red")

@@ -49,11 +49,11 @@ def core(model: nn.Module) -> nn.Module:
     return model.base if isinstance(model, Labelled) else model
 
 
-def of_head(model: nn.Module) -> list[str]:
-    """The parameters of a head for labels, which is new and so trains whatever is frozen."""
-    if not isinstance(model, Labelled):
-        return []
-    return [name for name, _ in model.named_parameters() if not name.startswith("base.")]
+def fresh(model: nn.Module) -> list[str]:
+    """The parameters that are new, and so train whatever is frozen: a head for labels, what has rows for new tokens."""
+    if isinstance(model, Labelled):
+        return [name for name, _ in model.named_parameters() if not name.startswith("base.")]
+    return list(getattr(model, "fresh", ()))
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:

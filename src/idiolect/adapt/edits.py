@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from idiolect.adapt import bottleneck, lora, prompt, selective
-from idiolect.adapt.edited import core, linears, numbers, of_head, replace, within_blocks
+from idiolect.adapt.edited import core, fresh, linears, numbers, replace, within_blocks
 from idiolect.adapt.quantised import Quantised
 from idiolect.adapt.report import Report
 from idiolect.adapt.settings import Adapt, FrozenSettings
@@ -48,20 +48,20 @@ class Edit:
 def edit(model: Any, settings: Adapt, *, seed: int = 0, origin: Origin | None = None, add: Add | None = None) -> Report:
     """Adapts a model in place, and says so in `model.edit`.
 
-    All of its parameters stay as they are but those that the settings name or add, and a head for labels, which is new
-    anyway. New numbers are drawn from (seed, their names) alone. `add` takes the place of what ADD has for the kind.
-    Raises UserError for what the model has no place for.
+    All of its parameters stay as they are but those that the settings name or add, and what is new anyway: a head for
+    labels, rows for new tokens. New numbers are drawn from (seed, their names) alone. `add` takes the place of what ADD
+    has for the kind. Raises UserError for what the model has no place for.
     """
     full = numbers(model.parameters())
-    head = of_head(model)
+    known = fresh(model)
     model.requires_grad_(False)
     saved = 0
     if isinstance(settings, FrozenSettings) and settings.base != "stored":
         saved = quantise(model, settings)
     new = (add or ADD[settings.kind])(model, settings, seed=seed)
-    for name in (*head, *new):
+    for name in (*known, *new):
         model.get_parameter(name).requires_grad_(True)
-    report = Report.of(model, (*new, *head), full=full, saved=saved)
+    report = Report.of(model, (*dict.fromkeys((*new, *known)),), full=full, saved=saved)
     model.edit = Edit(settings, report, origin)
     return report
 

@@ -23,11 +23,7 @@ def grow(model: Network, vocabulary: int, fresh: Collection[int] = ()) -> tuple[
     V = model.vocabulary
     made = build(model.settings, vocabulary, device="meta")
     assert isinstance(made, Network)
-    other = build(model.settings, V + 1, device="meta")  # which tensors have a row for each id, their shapes tell
-    assert isinstance(other, Network)
-    sizes = {name: tensor.shape for name, tensor in other.state_dict().items()}
-    tensors = dict(model.state_dict())
-    touched = [name for name, tensor in tensors.items() if tensor.shape != sizes[name]]
+    tensors, touched = dict(model.state_dict()), rows_of(model)
     new = [*sorted(fresh), *range(V, vocabulary)]
     old = torch.ones(V, dtype=torch.bool)
     old[[i for i in new if i < V]] = False
@@ -39,4 +35,19 @@ def grow(model: Network, vocabulary: int, fresh: Collection[int] = ()) -> tuple[
     made.load_state_dict(tensors, assign=True)
     made.tie()
     made.model_type = model.model_type
+    made.fresh = fresh_rows(made)
     return made, Report.of(made, tuple(touched))
+
+
+def rows_of(model: Network) -> list[str]:
+    """The tensors that have a row for each id: those that a model of one id more has larger."""
+    other = build(model.settings, model.vocabulary + 1, device="meta")
+    assert isinstance(other, Network)
+    sizes = {name: tensor.shape for name, tensor in other.state_dict().items()}
+    return [name for name, tensor in model.state_dict().items() if tensor.shape != sizes[name]]
+
+
+def fresh_rows(model: Network) -> tuple[str, ...]:
+    """Those of them that are parameters of their own."""
+    names = {name for name, _ in model.named_parameters()}
+    return tuple(name for name in rows_of(model) if name in names)

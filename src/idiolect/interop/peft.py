@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from idiolect.adapt import lora
-from idiolect.adapt.edited import core, linears
+from idiolect.adapt.edited import core, fresh, linears
 from idiolect.adapt.edits import Edit, Origin, edit, trained
 from idiolect.adapt.heads import Labelled, attach
 from idiolect.adapt.settings import (
@@ -28,6 +28,7 @@ from idiolect.adapt.settings import (
     LoraSettings,
     SoftPromptSettings,
 )
+from idiolect.adapt.vocabulary import grow
 from idiolect.errors import UserError, nearest
 from idiolect.interop import families, foreign
 from idiolect.interop.families import checked
@@ -91,6 +92,8 @@ def files_of(model: Network) -> tuple[dict[str, dict[str, Any]], dict[str, dict[
     head = model.settings.model_dump(mode="json", by_alias=True) if isinstance(model, Labelled) else None
     base = {"path": str(found.origin.folder), "fingerprint": found.origin.fingerprint}
     own = {"format": FORMAT, "settings": found.settings.model_dump(mode="json"), "base": base, "head": head}
+    if model.fresh:
+        own["vocabulary"] = model.vocabulary
     tensors = {name: tensor.detach().contiguous() for name, tensor in trained(model).items()}
     theirs = _theirs(model, tensors)
     if theirs is None:
@@ -107,9 +110,8 @@ def _theirs(model: Network, tensors: Mapping[str, Tensor]) -> tuple[dict[str, An
         return None
     if isinstance(settings, LoraSettings):
         return _lora_to_theirs(model, row, settings, tensors)
-    if isinstance(settings, SoftPromptSettings) and isinstance(
-        model.settings, DecoderSettings | EncoderDecoderSettings
-    ):
+    prompted = isinstance(model.settings, DecoderSettings | EncoderDecoderSettings) and not model.fresh
+    if isinstance(settings, SoftPromptSettings) and prompted:
         config = {
             "peft_type": "PROMPT_TUNING",
             "num_virtual_tokens": settings.tokens,
@@ -198,10 +200,12 @@ def _lora_to_theirs(
         "rank_pattern": {at: rank for at, rank in shapes.items() if rank != settings.rank},
         "alpha_pattern": {at: alpha for at, alpha in alphas.items() if shapes[at] != settings.rank},
     }
-    own = isinstance(model, Labelled)
-    head = {key: tensor for key, tensor in tensors.items() if own and not key.startswith("base.")}
-    if head:
-        named = families.to_theirs(head, row)
+    known = fresh(model)
+    extra = {key: tensors[key] for key in known}
+    for name, other in model.shared().items():
+        extra |= {name: extra[other].clone()} if other in extra else {}  # there it is two modules to save
+    if extra:
+        named = families.to_theirs(extra, row)
         out |= {PREFIX + key: tensor for key, tensor in named.items()}
         tops = {key.rpartition(".")[0] for key in named}
         config["modules_to_save"] = sorted({"classifier" if top.startswith("classifier.") else top for top in tops})
@@ -249,10 +253,14 @@ def put(model: Network, folder: Path, base: Path, fingerprint: str) -> Network:
             what = f"{base} is not the model that {folder} was made from ({written['path']}), or was changed since"
             raise UserError(what, "put back the weights that it was made from, or adapt the new ones")
     origin = Origin(base.resolve(), fingerprint)
-    if head is not None:
-        model, _ = attach(model, head, seed=0)
     tensors = _tensors(folder, OWN_WEIGHTS if (folder / OWN_WEIGHTS).exists() else WEIGHTS)
     row = families.match(model.settings, model.model_type)
+    rows = _rows(folder, tensors, row, model.vocabulary)
+    if head is not None:
+        model, _ = attach(model, head, seed=0)
+        row = families.match(model.settings, model.model_type)
+    elif rows is not None:
+        model, _ = grow(model, rows)
     if (folder / OWN_WEIGHTS).exists():
         edit(model, settings, origin=origin)
     elif isinstance(settings, LoraSettings):
@@ -265,6 +273,19 @@ def put(model: Network, folder: Path, base: Path, fingerprint: str) -> Network:
             tensors["prompt"] = tensors.pop(PROMPT)[: settings.tokens]  # peft's may have as many more, without effect
     _fill(model, tensors, folder)
     return model.eval()
+
+
+def _rows(folder: Path, tensors: Mapping[str, Tensor], row: str | None, known: int) -> int | None:
+    """The vocabulary of an adapter that has an embedding of its own; None where it leaves the base's alone."""
+    if (folder / OWN).exists():
+        found = _own(folder)["vocabulary"]
+    else:
+        names = {} if row is None else families.FAMILIES[row].names
+        kept = tensors.get(f"{PREFIX}{names.get('embedding')}.weight")
+        found = None if kept is None else len(kept)
+    if found is not None and (type(found) is not int or not known <= found <= 2 * known):
+        raise UserError(f"{folder} is for {found!r} tokens, and its base has {known}", RESTORE)
+    return found
 
 
 def settings_of(folder: Path) -> Adapted:
@@ -329,11 +350,12 @@ def _lora_to_ours(
             found |= {f"{at}A": A[used], f"{at}B": own[:, used].contiguous()}
             if magnitude is not None:
                 found[f"{at}magnitude"] = magnitude[top - part.rows : top]
-    if isinstance(model, Labelled):
+    if fresh(model):
         named = {key.removeprefix(PREFIX): tensor for key, tensor in rest.items()}
         known = set(families.FAMILIES[row].names.values())
         if all(name.rpartition(".")[0] in known for name in named):
             found, rest = found | families.to_ours(named, row), {}
+            found = {name: tensor for name, tensor in found.items() if name not in model.shared()}
     if rest:
         raise UserError(f"{folder / WEIGHTS} has a tensor that is not known: {min(rest)}", RESTORE)
     edit(model, settings, origin=origin, add=lambda model, settings, seed: lora.put(model, pairs, lora.NAME))
@@ -384,7 +406,7 @@ def _own(folder: Path) -> dict[str, Any]:
     if found.get("format") != FORMAT:
         what = f"{folder / OWN} is of format {found.get('format')!r}, and this version knows {FORMAT}"
         raise UserError(what, "use the version of Idiolect that wrote it")
-    return {"head": None, **found}
+    return {"head": None, "vocabulary": None, **found}
 
 
 def _tensors(folder: Path, name: str) -> dict[str, Tensor]:

@@ -122,6 +122,8 @@ class Network(nn.Module):
     """A further term of the loss that the last call of `body` made while training, a mean; None for most models."""
     activation_checkpointing = False
     """Whether layers are computed again in the backward pass instead of kept."""
+    fresh: tuple[str, ...] = ()
+    """Parameters that are new since the others were read, and so train whatever is frozen: rows for new tokens."""
     edit: Any = None
     """What `adapt` made of it after it was built; None: nothing, or a whole model of its own."""
 

@@ -9,9 +9,11 @@ from idiolect.adapt.edits import Origin, edit
 from idiolect.adapt.heads import KINDS
 from idiolect.adapt.report import Report
 from idiolect.adapt.settings import FrozenSettings
+from idiolect.adapt.vocabulary import fresh_rows
 from idiolect.errors import UserError
 from idiolect.interop import folder
 from idiolect.models.build import build
+from idiolect.models.contract import Network
 from idiolect.recipes.prepare import say
 from idiolect.recipes.settings import Recipe
 
@@ -35,8 +37,14 @@ def adapted(model: Any, recipe: Recipe, fingerprints: Mapping[str, str]) -> Any:
     return model
 
 
-def planned(recipe: Recipe, model: Any, vocabulary: int) -> Report | None:
-    """What adapting a model of these settings will come to, before anything of its size is made."""
+def planned(recipe: Recipe, model: Any, vocabulary: int, grows: bool = False) -> Report | None:
+    """What adapting a model of these settings will come to, before anything of its size is made.
+
+    grows: whether it has rows for new tokens, which train too.
+    """
     if recipe.adapt is None:
         return None
-    return edit(build(model, vocabulary, device="meta", kinds=KINDS), recipe.adapt)
+    made = build(model, vocabulary, device="meta", kinds=KINDS)
+    if grows and isinstance(made, Network):
+        made.fresh = fresh_rows(made)
+    return edit(made, recipe.adapt)

@@ -98,9 +98,14 @@ class Conversing(Stage):
         """What fills rows. It is never learnt nor read, and a foreign model may have no padding of its own."""
         return self.tokenizer.end_id
 
-    def model(self) -> Any:
+    @property
+    def grows(self) -> bool:
+        """Whether the model gets rows for new tokens, which train whatever is frozen."""
+        return self.recipe.model.from_ is not None and bool(self.added)
+
+    def whole(self) -> Any:
         """The model with rows for every token that it is to write."""
-        found, size = super().model(), self.tokenizer.size
+        found, size = super().whole(), self.tokenizer.size
         fresh = range(size - self.added, size)
         needed = max(self.tokenizer.end_id, *fresh, 0)
         if self.recipe.model.from_ is not None and (self.added or needed >= found.vocabulary):

@@ -44,11 +44,11 @@ def model_of(recipe: Recipe) -> Any:
     return labels.head_of(recipe, ("0", "1")) if labelled else recipe.model
 
 
-def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0) -> dict[str, Any]:
+def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0, grows: bool = False) -> dict[str, Any]:
     """The plan for a model of these settings, a vocabulary and, for counting, that many tokens of text."""
     parameters = count(model, vocabulary, tokens or None)
     machine = _machine(recipe)
-    edit = adapting.planned(recipe, model, vocabulary)
+    edit = adapting.planned(recipe, model, vocabulary, grows)
     memory = training_memory(model, recipe.train, vocabulary, tokens=tokens, edit=edit, **machine)
     out: dict[str, Any] = {
         "family": recipe.model.kind,
@@ -81,18 +81,18 @@ def check(recipe: Recipe) -> None:
 def of_run(stage: Stage) -> dict[str, Any]:
     """The plan of a run whose text is known, with the fingerprints of what it goes out from; checked like `check`."""
     vocabulary = stage.tokenizer.size
-    _check(stage.recipe, stage.settings, vocabulary, stage.tokens)
+    _check(stage.recipe, stage.settings, vocabulary, stage.tokens, stage.grows)
     return {
-        **numbers(stage.recipe, stage.settings, vocabulary, stage.tokens),
+        **numbers(stage.recipe, stage.settings, vocabulary, stage.tokens, stage.grows),
         "vocabulary": vocabulary,
         "training_tokens": stage.tokens,
         "fingerprints": dict(stage.fingerprints),
     }
 
 
-def _check(recipe: Recipe, model: Any, vocabulary: int, tokens: int) -> None:
+def _check(recipe: Recipe, model: Any, vocabulary: int, tokens: int, grows: bool = False) -> None:
     machine = _machine(recipe)
-    edit = adapting.planned(recipe, model, vocabulary)
+    edit = adapting.planned(recipe, model, vocabulary, grows)
     check_fits(model, recipe.train, vocabulary, _available(machine), tokens=tokens, edit=edit, **machine)
 
 

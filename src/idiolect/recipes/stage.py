@@ -60,6 +60,11 @@ class Stage:
         return found
 
     @property
+    def grows(self) -> bool:
+        """Whether the model gets rows for new tokens."""
+        return False
+
+    @property
     def tokens(self) -> int:
         """Tokens of training text."""
         raise NotImplementedError
