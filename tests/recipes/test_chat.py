@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer as Native
+from tokenizers import decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from idiolect import api, config, files
 from idiolect.cli import run as command
@@ -217,3 +220,43 @@ def test_text_that_steers_a_terminal_is_shown_as_text(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "\x1b" not in said and "\x07" not in said and "\\x1b[2J0" in said and "[\\x07ok<|endoftext|>]" in said
     assert said.count("Be kind.") == 3
+
+
+def test_a_recurrent_model_learns_to_answer_too(facts, tmp_path):
+    tables = {"kind": "lstm", "layers": 1, "width": 8, "context": 131}
+    asked = recipe(facts).model_dump(mode="json", by_alias=True, exclude_none=True) | {"model": tables}
+    result = api.train(config.validate(Recipe, asked, "test"), out=tmp_path / "run")
+    assert result["steps"] == 7 and api.chat(tmp_path / "run", "Say red.")["finish_reason"] in ("stop", "length")
+
+
+def test_new_tokens_grow_the_model_they_are_taught_to(facts, tmp_path):
+    base = api.train(recipe(facts), out=tmp_path / "base")["model"]
+    overrides = [f"model.from={base}", "task.template=chatml", "train.steps=1", "train.precision=fp32"]
+    result = api.train("sft", [f"data.train={facts}", *overrides, "task.answers=2", "sample.every=0"], tmp_path / "run")
+    before, after = (load_file(f"{folder}/model.safetensors") for folder in (base, result["model"]))
+    grown = {name: len(after[name]) - len(before[name]) for name in before if after[name].shape != before[name].shape}
+    assert set(grown.values()) == {2} and len(grown) >= 1
+    settings = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert settings["vocab_size"] == 260
+    assert api.chat(tmp_path / "run", "Say red.")["messages"][0]["content"] == "Say red."
+
+
+def test_a_foreign_base_without_padding_or_end_of_text_learns_both_ends(facts, tmp_path):
+    """GPT-2's folder has no padding token; where there is no end of text either, one is added with its row."""
+    vocabulary = {character: i for i, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    for ends in ({}, {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}):
+        native = Native(models.BPE(vocab=vocabulary, merges=[]))
+        native.pre_tokenizer, native.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        theirs = PreTrainedTokenizerFast(tokenizer_object=native, **ends)
+        torch.manual_seed(0)
+        shape = GPT2Config(vocab_size=len(theirs), n_layer=1, n_head=2, n_embd=16, n_positions=131)
+        folder = tmp_path / f"gpt2-{len(ends)}"
+        AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
+        theirs.save_pretrained(folder)
+        given = [f"data.train={facts}", f"model.from={folder}", "train.steps=3", "train.precision=fp32"]
+        given += ["task.answers=2", "sample.every=0", "forgetting.own=false"]
+        result = api.train("sft", given, tmp_path / f"run-{len(ends)}")
+        weights = load_file(tmp_path / f"run-{len(ends)}" / "model" / "model.safetensors")
+        assert max(len(tensor) for tensor in weights.values() if tensor.shape[-1:] == (16,)) >= 257
+        assert math.isfinite(result["validation"]["loss"])
+        assert api.chat(tmp_path / f"run-{len(ends)}", "Say red.")["finish_reason"] in ("stop", "length")

@@ -109,6 +109,9 @@ class Conversing(Stage):
         fresh = range(size - self.added, size)
         needed = max(self.tokenizer.end_id, *fresh, 0)
         if self.recipe.model.from_ is not None and (self.added or needed >= found.vocabulary):
+            if self.recipe.adapt is not None and not self.added:
+                what = f"the model lacks the token that ends a text, and adapt.kind={self.recipe.adapt.kind} adds none"
+                raise UserError(what, "train all of the model first")
             vocabulary = size if needed >= found.vocabulary else found.vocabulary
             found, _ = grow(found, vocabulary, [id_ for id_ in fresh if id_ < found.vocabulary])
         return found

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,8 +63,11 @@ BUILT_IN = {"instruction": _INSTRUCTION, "turns": _TURNS, "chatml": _CHATML}
 
 _MARK = f"\ue000{secrets.token_hex(16)}."
 _CONTENT = re.compile(re.escape(_MARK) + "([0-9]+)\ue001")
-_CHANGES: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
-"""What a template may do to a content."""
+_CHANGES: tuple[Callable[[str], str], ...] = (
+    *(str, str.strip, str.lstrip, str.rstrip),
+    lambda content: json.dumps(content, ensure_ascii=False)[1:-1],
+)
+"""What templates do to a content: nothing, or they trim it, or write it as JSON (see also `_part`)."""
 _LIKE_CONTROL = re.compile(r"<\|[^<>|\s]{1,40}\|>")
 
 
@@ -215,7 +219,7 @@ class Chat:
         for number, after in zip(map(int, parts[1::2]), parts[2::2], strict=True):
             content = messages[number]["content"]
             found = next((c for change in _CHANGES if text.startswith((c := change(content)) + after, place)), None)
-            if found is None:
+            if found is None and (found := _part(content, after, text, place)) is None:
                 raise self._lost()
             yield found, number
             yield after, None
@@ -228,6 +232,18 @@ class Chat:
             f"the chat template {self.name} changes what messages say, so that answers cannot be told from the rest",
             "use a template that spells contents as they are, or trims them",
         )
+
+
+def _part(content: str, after: str, text: str, place: int) -> str | None:
+    """The part of a content that stands in the text from `place` to `after`, or None when that cannot be told.
+
+    Templates leave out what a model thought before it answered. A content that has `after` in it is not followed: its
+    author could say where it ends.
+    """
+    if (content + after).find(after) < len(content):
+        return None
+    end = text.find(after, place) if after else len(text)
+    return text[place:end] if end >= 0 and text[place:end] in content else None
 
 
 def _check(messages: Sequence[Message]) -> None:
