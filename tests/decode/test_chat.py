@@ -55,6 +55,32 @@ def test_what_is_read_is_the_conversation_as_it_was_learnt():
     assert read[0] == start  # two ends of text, of which the user wrote none
 
 
+def test_what_was_read_is_not_read_again_and_the_answers_are_the_same():
+    one = talk(settings=ChatSettings(temperature=0, top_p=1.0, max_tokens=60))
+    heard(one, "x")
+    before = len(one.model.calls)
+    heard(one, "yy")
+    first = one.model.calls[before]
+    assert first == (1, 1 + len("\nUser: yy\nAssistant:\n"))  # the end of the first answer, and what came since
+    one.reset()
+    assert heard(one, "x") == "ab" and one.model.calls[-3] == (1, 1 + len("User: x\nAssistant:\n"))
+
+
+def test_a_network_answers_the_same_whether_it_has_read_before_or_reads_anew(model):
+    loaded = folder.load(model / "tuned")
+    settings = ChatSettings(temperature=0, top_p=1.0, max_tokens=3)
+    kept, anew = (Conversation(loaded.model, rendering.of(loaded.tokenizer), settings) for _ in range(2))
+    fed = []
+    for message in ("a", "b"):
+        anew._known = None
+        answers = [list(one.answer(message)) for one in (kept, anew)]
+        assert [piece.ids for piece in answers[0]] == [piece.ids for piece in answers[1]]
+        fed.append(kept._known is not None and len(kept._known.ids))
+        for one, other in zip(*answers, strict=True):
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    assert 0 < fed[0] < fed[1]
+
+
 def test_the_oldest_turns_are_forgotten_when_they_no_longer_fit_and_the_system_message_is_not():
     one = talk(context=79, system="Be b.")
     counts = []

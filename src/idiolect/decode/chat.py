@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idiolect.decode.generate import Completion, Piece, joined, stream
+import torch
+
+from idiolect.decode.generate import Completion, Piece, going_on, joined, stream
+from idiolect.decode.read import prompt_ids, read, read_prompts, room
 from idiolect.decode.settings import ChatSettings, Precision
 from idiolect.decode.verbs import language_model, load_with_tokenizer
 from idiolect.errors import UserError
@@ -16,6 +20,24 @@ from idiolect.tokens.chat import ASSISTANT, SYSTEM, USER, Chat, of
 PLAIN = ChatSettings()
 ROOM = 4
 """An answer has a quarter of the context, or what it asks for if that is less; older turns are forgotten for it."""
+
+SPARE = 4
+"""Answers of the largest length that a state is given room for before the conversation is read anew."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a state has read."""
+
+    state: Any
+    ids: list[int]
+    length: int
+    """Tokens that it has room for."""
+
+    def goes_on(self, ids: list[int], more: int) -> bool:
+        """Whether it has read the beginning of these ids, not all of them, and has room for them and `more`."""
+        read_ = len(self.ids)
+        return read_ < len(ids) and ids[:read_] == self.ids and len(ids) + more - 1 <= self.length
 
 
 class Conversation:
@@ -32,6 +54,7 @@ class Conversation:
         """Forgets all that was said."""
         self.messages: list[dict[str, str]] = [*self._system]
         """What was said, the system message included."""
+        self._known: Known | None = None
         self.forgotten = 0
         """Messages at the beginning that no longer fit and are not read."""
 
@@ -46,11 +69,37 @@ class Conversation:
         self.messages.append({"role": USER, "content": message})
         parts: list[str] = []
         try:
-            for piece in stream(self.model, self.chat.tokenizer, ids, self.settings, turn):
+            for piece in self._written(ids, turn):
                 parts.append(piece.text)
                 yield piece
         finally:
             self.messages.append({"role": ASSISTANT, "content": "".join(parts)})
+
+    def _written(self, ids: list[int], turn: int) -> Iterator[Piece]:
+        """The answer to a prompt of ids; what of it the state has read already, is not read again."""
+        model, settings, tokenizer = self.model, self.settings, self.chat.tokenizer
+        if settings.beams > 1:
+            yield from stream(model, tokenizer, ids, settings, turn)
+            return
+        ids, known, self._known = prompt_ids(model, tokenizer, ids, settings), self._known, None
+        if known is not None and known.goes_on(ids, room(model, ids, settings)):
+            state, length = known.state, known.length
+            logits, state = read(model, torch.tensor([ids[len(known.ids) :]]), state)
+        else:
+            spare = SPARE * settings.max_tokens
+            logits, state = read_prompts(model, [ids], spare)
+            length = len(ids) + spare
+        written: list[int] = []
+        going = going_on(model, tokenizer, [ids], settings, [turn], logits, state)
+        while True:
+            try:
+                _, piece = next(going)
+            except StopIteration as ended:
+                if written:
+                    self._known = Known(ended.value, [*ids, *written[:-1]], length)
+                return
+            written += piece.ids
+            yield piece
 
     def _read(self, messages: list[dict[str, str]]) -> list[int]:
         """The ids up to the answer, without the oldest turns where they leave it no room."""
@@ -58,8 +107,8 @@ class Conversation:
         starts = [i for i in range(first, len(messages)) if messages[i]["role"] == USER]
         for start in starts:
             ids = self.chat.render([*messages[:first], *messages[start:]], reply=True).ids.tolist()
-            room = 1 if start == starts[-1] else min(self.settings.max_tokens, (context or 0) // ROOM)
-            if context is None or len(ids) + room - 1 <= context:
+            least = 1 if start == starts[-1] else min(self.settings.max_tokens, (context or 0) // ROOM)
+            if context is None or len(ids) + least - 1 <= context:
                 self.forgotten = start - first
                 return ids
         raise UserError(

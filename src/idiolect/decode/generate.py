@@ -5,7 +5,7 @@ Shapes: B prompts, N rows still going, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +116,26 @@ def pieces(
     sources: Sequence[Tensor] | None = None,
 ) -> Iterator[tuple[int, Piece]]:
     """(row, piece) of each row in turn, token by token; rows that have ended are stepped no further."""
-    if not prompts:
-        return
+    if prompts:
+        logits, state = read_prompts(model, prompts, settings.max_tokens, sources)
+        yield from going_on(model, tokenizer, prompts, settings, requests, logits, state, until)
+
+
+def going_on(
+    model: LanguageModel,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    settings: DecodeSettings,
+    requests: Sequence[int],
+    logits: Tensor,
+    state: Any,
+    until: Sequence[Criterion] = (),
+) -> Generator[tuple[int, Piece], None, Any]:
+    """As `pieces`, of prompts that have been read: logits float64 [B, V], and the state after them.
+
+    Returns the state of the rows that ended last; it has read all that they hold but their last token.
+    """
     writers = [writer(model, tokenizer, prompt, settings, until) for prompt in prompts]
-    logits, state = read_prompts(model, prompts, settings.max_tokens, sources)
     never = impossible(model, tokenizer, logits.device)
     seen = penalty_memory(tokenizer, prompts, settings, logits)
     live = list(range(len(prompts)))
@@ -137,7 +153,7 @@ def pieces(
             if reason is None:
                 going.append(slot)
         if not going:
-            return
+            return state
         if seen is not None:
             seen.add(ids)
         if len(going) < len(live):
