@@ -260,3 +260,20 @@ def test_a_foreign_base_without_padding_or_end_of_text_learns_both_ends(facts, t
         assert max(len(tensor) for tensor in weights.values() if tensor.shape[-1:] == (16,)) >= 257
         assert math.isfinite(result["validation"]["loss"])
         assert api.chat(tmp_path / f"run-{len(ends)}", "Say red.")["finish_reason"] in ("stop", "length")
+
+
+def test_conversations_that_a_template_does_not_take_are_left_out_unless_they_are_many(tmp_path, capsys):
+    (tmp_path / "t.jinja").write_text(
+        "{% if messages[0].content == 'no' %}{{ raise_exception('it says no') }}{% endif %}"
+        "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
+    )
+    for bad in (1, 3):
+        rows = [{"prompt": "no" if i < bad else f"p{i}", "response": f"r{i}"} for i in range(200)]
+        (tmp_path / f"{bad}.json").write_text(json.dumps(rows))
+        asked = recipe(tmp_path / f"{bad}.json", task__template=str(tmp_path / "t.jinja"))
+        if bad == 1:
+            assert len(tasks.prepare(asked, tmp_path / "run").train) == 179
+            assert "left out 1 of 180 conversations" in capsys.readouterr().err
+        else:
+            with pytest.raises(UserError, match="3 of 180 conversations cannot be spelled: .* it says no"):
+                tasks.prepare(asked, tmp_path / "other")

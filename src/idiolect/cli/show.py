@@ -250,6 +250,8 @@ def conversed(talk: Any) -> None:
         if line.strip() == "/reset":
             talk.reset()
             print("[all forgotten]", file=sys.stderr)
+        elif line.startswith("/") and line.strip()[1:].isalpha():
+            print("[no such command: /reset forgets all, /quit ends]", file=sys.stderr)
         elif line.strip():
             try:
                 _answered(talk, line)

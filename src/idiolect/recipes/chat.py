@@ -5,6 +5,7 @@ n conversations, T positions.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,9 +40,10 @@ from idiolect.report import Report
 from idiolect.text import conversations as read
 from idiolect.text import template as templates
 from idiolect.text.corpus import Corpus
+from idiolect.text.read import MAX_BAD
 from idiolect.text.template import Pair, Template
 from idiolect.tokens import chat
-from idiolect.tokens.chat import Chat
+from idiolect.tokens.chat import Chat, Piece
 from idiolect.train import objectives
 
 AT_ONCE = 1 << 10
@@ -54,12 +56,16 @@ RECORD = "templates.json"
 """The file of a run that says which template of a set each example got."""
 
 
+Messages = Sequence[Mapping[str, str]]
+"""One conversation."""
+
+
 class Encoded(NamedTuple):
     """Conversations as ids."""
 
     said: Conversations
     """Their masks: what the assistant says, and what ends it."""
-    messages: list[Sequence[Mapping[str, str]]]
+    messages: list[Messages]
     counts: Counts
 
 
@@ -341,13 +347,21 @@ def encode(half: Iterable[Mapping[str, Any]], talk: Chat, context: int, system: 
     Where the template puts no control token after an answer, the last one is followed by the end of the text.
     """
     tokenizer, rows, kept = talk.tokenizer, [], []
-    n = cut = 0
-    some: list[Sequence[Mapping[str, str]]] = []
-
-    def add() -> None:
-        nonlocal n, cut
-        for messages, (ids, mask) in zip(some, talk.render_batch(some), strict=True):
-            n += 1
+    n = cut = refused = 0
+    first: UserError | None = None
+    rest = (_led(row["messages"], system) for row in half)
+    while some := list(itertools.islice(rest, AT_ONCE)):
+        taken: list[tuple[Messages, list[Piece]]] = []
+        for messages in some:
+            try:
+                taken.append((messages, talk.pieces(messages)))
+            except UserError as error:
+                refused, first = refused + 1, first or error
+        n += len(some)
+        if first is not None and refused > MAX_BAD * n:
+            what = f"{refused:,} of {n:,} conversations cannot be spelled: {first.what}"
+            raise UserError(what, first.mend)
+        for (messages, _), (ids, mask) in zip(taken, talk.encoded([pieces for _, pieces in taken]), strict=True):
             if not talk.ends and not talk.program.marked:
                 ids, mask = np.append(ids, tokenizer.end_id), np.append(mask, True)
             cut += len(ids) > context + 1
@@ -355,14 +369,12 @@ def encode(half: Iterable[Mapping[str, Any]], talk: Chat, context: int, system: 
             if mask[1:].any():
                 rows.append((ids.astype(np.int32), mask.astype(np.int32)))
                 kept.append(messages)
-        some.clear()
-
-    for row in half:
-        messages = row["messages"]
-        if system and messages[0]["role"] != chat.SYSTEM:
-            messages = [{"role": chat.SYSTEM, "content": system}, *messages]
-        some.append(messages)
-        if len(some) == AT_ONCE:
-            add()
-    add()
+    if first is not None:
+        say(f"left out {refused:,} of {n:,} conversations ({first.what})")
     return Encoded(Conversations.of(rows), kept, Counts(n, cut, n - len(rows)))
+
+
+def _led(messages: Messages, system: str | None) -> Messages:
+    """The messages, led by a system message where they are not."""
+    led = not system or messages[0]["role"] == chat.SYSTEM
+    return messages if led else [{"role": chat.SYSTEM, "content": str(system)}, *messages]

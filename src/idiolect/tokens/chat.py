@@ -80,7 +80,7 @@ class Rendered(NamedTuple):
     """Whether each id is one that the model is to write itself: of an answer, or what ends one, bool [T]."""
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """A part of a conversation: a text, or one control token."""
 
     text: str
@@ -114,9 +114,12 @@ class Chat:
 
     def render_batch(self, conversations: Iterable[Sequence[Message]], *, reply: bool = False) -> list[Rendered]:
         """Each conversation as `render` gives it; their texts are encoded together."""
-        pieces = [list(self._pieces(messages, reply)) for messages in conversations]
+        return self.encoded([self.pieces(messages, reply) for messages in conversations])
+
+    def encoded(self, conversations: Sequence[Sequence[Piece]]) -> list[Rendered]:
+        """Conversations from their `pieces`."""
         texts: dict[tuple[str, bool], int] = {}
-        for piece in itertools.chain.from_iterable(pieces):
+        for piece in itertools.chain.from_iterable(conversations):
             if piece.id is None:
                 texts.setdefault((piece.text, self._is_bare(piece)), len(texts))
         encoded: dict[tuple[str, bool], np.ndarray] = {}
@@ -124,13 +127,17 @@ class Chat:
             some = [key for key in texts if key[1] == bare]
             tokenizer = self._bare if bare else self.tokenizer
             encoded |= zip(some, tokenizer.encode_batch([text for text, _ in some]), strict=True)
-        return [self._joined(row, encoded) for row in pieces]
+        return [self._joined(row, encoded) for row in conversations]
 
-    def _is_bare(self, piece: _Piece) -> bool:
+    def pieces(self, messages: Sequence[Message], reply: bool = False) -> list[Piece]:
+        """The texts and control tokens of a conversation, not encoded yet. Raises UserError as `render`."""
+        return list(self._pieces(messages, reply))
+
+    def _is_bare(self, piece: Piece) -> bool:
         """Whether the tokenizer's habit of beginning a text by a space is not for this piece."""
         return piece.after == "text" or piece.after == "control" and not self._always
 
-    def _joined(self, pieces: Sequence[_Piece], encoded: Mapping[tuple[str, bool], np.ndarray]) -> Rendered:
+    def _joined(self, pieces: Sequence[Piece], encoded: Mapping[tuple[str, bool], np.ndarray]) -> Rendered:
         rows = [
             encoded[piece.text, self._is_bare(piece)] if piece.id is None else np.array([piece.id]) for piece in pieces
         ]
@@ -141,11 +148,11 @@ class Chat:
     def ends(self) -> tuple[int, ...]:
         """The control tokens that the template puts after an answer."""
         last = [{"role": USER, "content": "a"}, {"role": ASSISTANT, "content": "b"}]
-        pieces = list(self._pieces(last, reply=False))
+        pieces = self.pieces(last)
         answered = next((i for i, piece in enumerate(pieces) if piece.trained), len(pieces))
         return tuple(dict.fromkeys(piece.id for piece in pieces[answered:] if piece.trained and piece.id is not None))
 
-    def _pieces(self, messages: Sequence[Message], reply: bool) -> Iterator[_Piece]:
+    def _pieces(self, messages: Sequence[Message], reply: bool) -> Iterator[Piece]:
         """The pieces of a conversation: texts whole between control tokens, cut where answers begin and end."""
         held, trained, after = "", False, "nothing"
         for text, is_trained, is_control in self._parts(messages, reply):
@@ -155,10 +162,10 @@ class Chat:
                 if is_control and self._special[text]["lstrip"]:
                     held = held.rstrip()
                 if held:
-                    yield _Piece(held, None, trained, after)
+                    yield Piece(held, None, trained, after)
                     held, after = "", "text"
             if is_control:
-                yield _Piece(text, self._special[text]["id"], is_trained, after)
+                yield Piece(text, self._special[text]["id"], is_trained, after)
                 after = "eager" if self._special[text]["rstrip"] else "control"
                 continue
             if after == "eager" and not held:
@@ -166,7 +173,7 @@ class Chat:
                 after = "control" if text else after
             held, trained = held + text, is_trained
         if held:
-            yield _Piece(held, None, trained, after)
+            yield Piece(held, None, trained, after)
 
     def _parts(self, messages: Sequence[Message], reply: bool) -> Iterator[tuple[str, bool, bool]]:
         """(text, whether the model is to write it, whether it is a control token) from the first to the last."""
