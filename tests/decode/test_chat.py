@@ -141,6 +141,7 @@ def test_a_pipe_is_a_turn_a_line(model, capsys, monkeypatch):
     one = said(b"hi\n").out
     assert said(b"hi\n/reset\n\nhi\n/quit\nhi\n").out == 2 * one
     assert "[length]" in said(b"hi\n").err
+    assert "no such command" in said(b"/forget\nhi\n").err
     assert json.loads(said(b"hi\n", "--json").out)["text"] + "\n" == one
 
 

@@ -221,8 +221,10 @@ def _pair(prompt: str, response: Any) -> Messages:
 
 
 def _by(pair: Pair) -> Convert:
+    fields = pair.fields
+
     def convert(row: Mapping[str, Any]) -> Messages:
-        if lacking := missing(pair.fields, row):
+        if lacking := missing(fields, row):
             raise ValueError(f"no text in field {lacking!r}")
         return _filled(pair, row)
 

@@ -71,6 +71,12 @@ _CHANGES: tuple[Callable[[str], str], ...] = (
 _LIKE_CONTROL = re.compile(r"<\|[^<>|\s]{1,40}\|>")
 
 
+@functools.lru_cache(maxsize=16)
+def _program(source: str, name: str) -> Program:
+    """Compiled, and tried, once."""
+    return Program(source, name, trusted=source in BUILT_IN.values())
+
+
 class Rendered(NamedTuple):
     """A conversation as tokens."""
 
@@ -96,7 +102,7 @@ class Chat:
     def __init__(self, tokenizer: Tokenizer, source: str, name: str) -> None:
         """name: what the template is called in errors. Raises UserError for a template that cannot be used."""
         self.tokenizer, self.name = tokenizer, name
-        self.program = Program(source, name, trusted=source in BUILT_IN.values())
+        self.program = _program(source, name)
         added = [token for token in tokenizer.spec["added_tokens"] if token["special"]]
         self._special = {token["content"]: token for token in added}
         ordered = sorted(self._special, key=len, reverse=True)

@@ -46,6 +46,8 @@ LARGEST_LIST = 10_000
 """Items in all of a list that a template makes, and of a range."""
 CHILD_MEMORY, CHILD_SECONDS, CHILD_WAIT = 512 << 20, 2, 60.0
 """Bytes of address space and seconds of processor time of the child, and how long it is waited for."""
+LIBRARIES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""What a Python may need to start; the child is told nothing else."""
 OPEN, CLOSE = (f"\ue000{secrets.token_hex(16)}\ue001" for _ in range(2))
 """What `{% generation %}` and `{% endgeneration %}` leave in the text; nobody can guess it."""
 
@@ -343,7 +345,8 @@ class Program:
                 input=json.dumps(given),
                 capture_output=True,
                 text=True,
-                env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+                | {name: os.environ[name] for name in LIBRARIES if name in os.environ},
                 timeout=CHILD_WAIT,
             )
         except subprocess.TimeoutExpired:
