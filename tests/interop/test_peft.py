@@ -364,3 +364,35 @@ def test_modules_are_found_through_the_familys_own_table(bases):
     assert parts == [(f"blocks.1.attention.{name}", 33) for name in ("query", "key", "value")]
     found = ours.places(folder.load(bases["phi3"]).model, "phi3")
     assert [part.name for part in found["model.layers.0.mlp.gate_up_proj"]] == ["blocks.0.mlp.gate", "blocks.0.mlp.up"]
+
+
+def test_what_is_damaged_is_refused_before_anything_of_its_size_is_made(bases, tmp_path):
+    model = adapted(bases["llama"], ADAPTER)
+    folder.save(tmp_path / "adapter", model, None, {})
+    for name in ("manifest.json", "lineage.json"):
+        (tmp_path / "adapter" / name).unlink()
+    path = tmp_path / "adapter" / ours.OWN
+    whole_ = json.loads(path.read_text())
+    assert folder.load(tmp_path / "adapter").settings == model.settings
+    huge = 1 << 40
+    head = LabelledSettings(base=model.settings.model_copy(update={"width": huge}), labels=("a", "b"))
+    for key, value in {
+        "settings": whole_["settings"] | {"width": huge},
+        "vocabulary": huge,
+        "head": head.model_dump(mode="json"),
+        "format": 2,
+        "base": {"path": 3},
+    }.items():
+        path.write_text(json.dumps(whole_ | {key: value}))
+        with pytest.raises(UserError):
+            folder.load(tmp_path / "adapter")
+    for wrong in (
+        [],
+        {"kind": []},
+        {"kind": "selective"},
+        {"kind": "lora", "rank": huge},
+        {"kind": "soft-prompt", "tokens": huge},
+    ):
+        path.write_text(json.dumps(whole_ | {"settings": wrong}))
+        with pytest.raises(UserError):
+            folder.load(tmp_path / "adapter")

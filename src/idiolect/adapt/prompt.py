@@ -30,6 +30,9 @@ def add(model: Any, settings: SoftPromptSettings, *, seed: int = 0) -> list[str]
     if isinstance(bare, Decoder) and bare.bound is not None:
         what = "a model whose rotations change as a text grows (longrope) takes no soft prompt"
         raise UserError(what, "use adapt.kind=lora")
+    before = context_of(bare)
+    if before is not None and before <= n:
+        raise UserError(f"{n} vectors leave nothing of a context of {before}", "lower adapt.tokens")
     like = bare.embedding.weight
     factor = like.shape[1] ** 0.5 if isinstance(bare, Decoder) and bare.settings.scaled_embedding else 1.0
     prompt = nn.Parameter(like.new_empty(n, like.shape[1]))
@@ -40,9 +43,6 @@ def add(model: Any, settings: SoftPromptSettings, *, seed: int = 0) -> list[str]
             prompt.data = like.detach()[rows] * factor
         else:
             prompt.data = torch.randn(prompt.shape, generator=generator).to(like) * like.detach().std() * factor
-    before = context_of(bare)
-    if before is not None and before <= n:
-        raise UserError(f"{n} vectors leave nothing of a context of {before}", "lower adapt.tokens")
     bare.prompt = prompt
     if not isinstance(bare, EncoderDecoder):
         bare.context -= n

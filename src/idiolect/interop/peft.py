@@ -256,7 +256,10 @@ def put(model: Network, folder: Path, base: Path, fingerprint: str) -> Network:
     tensors = _tensors(folder, OWN_WEIGHTS if (folder / OWN_WEIGHTS).exists() else WEIGHTS)
     row = families.match(model.settings, model.model_type)
     rows = _rows(folder, tensors, row, model.vocabulary)
+    _check_sizes(folder, settings, tensors)
     if head is not None:
+        if (head.base.kind, head.base.width) != (model.settings.kind, model.settings.width):
+            raise UserError(f"{folder / OWN} has a head for another model than {base}", RESTORE)
         model, _ = attach(model, head, seed=0)
         row = families.match(model.settings, model.model_type)
     elif rows is not None:
@@ -273,6 +276,13 @@ def put(model: Network, folder: Path, base: Path, fingerprint: str) -> Network:
             tensors["prompt"] = tensors.pop(PROMPT)[: settings.tokens]  # peft's may have as many more, without effect
     _fill(model, tensors, folder)
     return model.eval()
+
+
+def _check_sizes(folder: Path, settings: Adapted, tensors: Mapping[str, Tensor]) -> None:
+    """Raises UserError for settings that speak of more than there is, before anything of that size is made."""
+    most = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    if max(getattr(settings, name, 0) for name in ("rank", "width", "tokens")) > most:
+        raise UserError(f"{folder}: its settings speak of more numbers than there are", RESTORE)
 
 
 def _rows(folder: Path, tensors: Mapping[str, Tensor], row: str | None, known: int) -> int | None:
@@ -401,7 +411,8 @@ def _own(folder: Path) -> dict[str, Any]:
     found = foreign.json_object(folder, OWN)
     base, settings = found.get("base"), found.get("settings")
     whole = isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("path", "fingerprint"))
-    if not whole or not isinstance(settings, dict) or settings.get("kind") not in KINDS:
+    kind = settings.get("kind") if isinstance(settings, dict) else None
+    if not whole or not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{folder / OWN} is damaged", RESTORE)
     if found.get("format") != FORMAT:
         what = f"{folder / OWN} is of format {found.get('format')!r}, and this version knows {FORMAT}"
