@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import re
+import statistics
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +56,8 @@ def sentiment(data: Path, scratch: Path) -> Iterator[Claim]:
     found: dict[str, list[float]] = {name: [] for name in starts}
     for seed in range(SEEDS):
         some = scratch / f"reviews-{seed}.tsv"
-        some.write_text(HEADER + "\n".join(random.Random(seed).sample(train, LABELS)) + "\n", encoding="utf-8")  # noqa: S311
+        drawn = random.Random(seed).sample(train, LABELS)  # noqa: S311
+        some.write_text(HEADER + "\n".join(drawn) + "\n", encoding="utf-8")
         for name, start in starts.items():
             given = [f"data.train={some}", f"data.validation={held}", f"train.seed={seed}", *start, *TUNING]
             result = api.train("classify", given, scratch / f"reviews-{name}-{seed}".replace(" ", "-"))
@@ -85,7 +88,7 @@ def entities(data: Path, scratch: Path) -> Iterator[Claim]:
 
 
 def questions(data: Path, scratch: Path) -> Iterator[Claim]:
-    """The recipe answer, in fewer steps: of captions that tell one thing's colour, what colour it is; held-out captions are others."""
+    """The recipe answer, in fewer steps: what colour a thing of a caption is; the held-out captions are others."""
     files = {}
     for part in ("train", "val"):
         captions = gzip.decompress((data / f"multi30k/{part}.en.gz").read_bytes()).decode("utf-8").splitlines()
