@@ -112,3 +112,57 @@ def test_LM15_it_reads_what_follows(trained):
     for agents, verbs, patients, _, _ in itertools.islice(fields(), len(ENGLISH)):
         guess = api.fill(trained[0], f"the <mask> {verbs[0]} the {patients[0]}")["candidates"][0]["token"]
         assert guess in agents
+
+
+def labelled(count, seed):
+    """Rows with the words of sentences, their classes, the entities among them, and whether what is done is good.
+
+    The first verb of each field is.
+    """
+    good = {verbs[0] for _, verbs, _, _, _ in fields()}
+    classes = {**dict.fromkeys(DETERMINERS, "determiner"), "in": "preposition", "with": "preposition"}
+    for sentence in sentences(count, seed):
+        words = sentence.split()
+        tags = [classes.get(word, "noun") for word in words]
+        tags[2] = "verb"
+        entities = ["O"] * len(words)
+        entities[1] = "B-agent"
+        if "in" in words:
+            entities[words.index("in") + 2] = "B-place"
+        mood = "good" if words[2] in good else "bad"
+        yield {"text": sentence, "label": mood, "tokens": words, "classes": tags, "entities": entities}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "more", "figure", "least"),
+    [
+        ("classify", [], "accuracy", 0.9),
+        ("tag", ["task.tags=classes"], "accuracy", 0.95),
+        ("tag", ["task.tags=entities"], "entity_f1", 0.9),
+    ],
+    ids=["sentiment", "word classes", "entities"],
+)
+def test_LM15_it_is_fine_tuned_to_sentiment_word_classes_and_entities(trained, tmp_path, recipe, more, figure, least):
+    for name, count, seed in (("train", 600, 3), ("held-out", 200, 4)):
+        rows = (json.dumps(row) for row in labelled(count, seed))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+    result = api.train(
+        recipe,
+        [
+            f"model.from={trained[0]}",
+            f"data.train={tmp_path}/train.jsonl",
+            f"data.validation={tmp_path}/held-out.jsonl",
+            *more,
+            "train.steps=150",
+            "train.learning_rate=2e-3",
+            "train.precision=fp32",
+            "train.compile=no",
+            "train.threads=1",
+            "validation.every=0",
+            "sample.every=0",
+            "forgetting.own=false",
+        ],
+        tmp_path / "run",
+    )
+    assert result["validation"][figure] >= least > result["baselines"]["majority"][figure]
