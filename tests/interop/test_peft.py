@@ -1,5 +1,6 @@
 """Adapter folders: what is adapted here opens in `peft` with equal logits, and what `peft` writes opens here."""
 
+import copy
 import json
 import shutil
 
@@ -73,7 +74,7 @@ def bases(tmp_path_factory):
     for seed, (name, (kind, config)) in enumerate(BASES.items()):
         torch.manual_seed(seed)
         found[name] = tmp_path_factory.mktemp("base") / name
-        loud(kind.from_config(config)).save_pretrained(found[name])
+        loud(kind.from_config(copy.deepcopy(config))).save_pretrained(found[name])
     return found
 
 
