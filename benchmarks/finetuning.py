@@ -31,7 +31,7 @@ PEER = Path(__file__).with_name("finetuning_peer.py")
 LENGTH, RANK, ALPHA = 512, 8, 16.0
 ASKED = {"lora": (3.5, 0.5), "full": (2.5, 0.75)}
 """Way → tokens a second and peak memory, both as a multiple of TRL's."""
-PROMPT, ANSWER = "### Instruction:\n{}\n\n### Response:\n", "{}"
+PROMPT = "### Instruction:\n{}\n\n### Response:\n"
 """How the built-in template `instruction` spells a row, for the peer."""
 
 
@@ -70,11 +70,11 @@ def tuning(suite: Suite, data: str) -> Iterator[Claim]:
     read, examples, positions = ROWS[data]
     where = base(suite)
     pairs = read(suite)
-    spelled = [{"prompt": PROMPT.format(a), "completion": ANSWER.format(b)} for a, b in pairs]
+    spelled = [{"prompt": PROMPT.format(a), "completion": b} for a, b in pairs]
     for name, rows in (("ours", [{"prompt": a, "response": b} for a, b in pairs]), ("theirs", spelled)):
         (where / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for way, (faster, smaller) in ASKED.items():
-        theirs = {"lora": way == "lora", "packing": False, "rows_a_step": examples}
+        theirs = {"lora": way == "lora", "rows_a_step": examples}
         sides: dict[str, measure.Side] = {
             "Idiolect": partial(ours, suite, where, way, positions),
             "TRL": partial(peer, suite, where, theirs),
@@ -129,7 +129,7 @@ def main() -> None:
     """Trains, and prints real tokens a second, without padding, and the median time of a step."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
-        result = api.train("sft", [*sys.argv[1:], "track.log_every=1"], run)
+        api.train("sft", [*sys.argv[1:], "track.log_every=1"], run)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         recipe = config.validate(Recipe, config.read_toml(run / "recipe.toml"), "the run")
         batches = tasks.prepare(recipe, run).batches()
@@ -142,7 +142,7 @@ def main() -> None:
         steps.append((line["tokens"] / line["tokens_per_second"], real))
     counted = steps[SKIP:]
     rate = sum(real for _, real in counted) / sum(seconds for seconds, _ in counted)
-    print(json.dumps({"rate": rate, "step": statistics.median(s for s, _ in counted), "loss": result["validation"]}))
+    print(json.dumps({"rate": rate, "step": statistics.median(s for s, _ in counted)}))
 
 
 CLAIMS = {

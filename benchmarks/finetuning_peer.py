@@ -50,7 +50,6 @@ def main():
             per_device_train_batch_size=s["rows_a_step"],
             max_steps=s["steps"] + 1,  # the last one has no end
             max_length=s["length"],
-            packing=s["packing"],
             learning_rate=s["rate"],
             seed=s["seed"],
             use_cpu=True,

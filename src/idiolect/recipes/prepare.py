@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from idiolect import config, devices, files
@@ -30,19 +30,19 @@ def split(data: DataSettings) -> tuple[Several, Several]:
 
     Raises UserError when either is empty.
     """
-    sources = [Corpus(paths, data.document, data.field) for paths in sources_of(data)]
-    if not isinstance(data.validation, float):
-        return Several(tuple(sources)), Several((Corpus([data.validation], data.document, data.field),))
-    halves = [source.split(data.validation) for source in sources]
-    return Several(tuple(half[0] for half in halves)), Several(tuple(half[1] for half in halves))
+    return _split(data, lambda paths: Corpus(paths, data.document, data.field))
 
 
 def split_examples(data: DataSettings, fields: tuple[str, ...]) -> tuple[Several, Several]:
     """As `split`, for examples with these fields."""
-    sources = [Examples(paths, fields) for paths in sources_of(data)]
+    return _split(data, lambda paths: Examples(tuple(paths), fields))
+
+
+def _split(data: DataSettings, source: Callable[[Sequence[Path]], Corpus | Examples]) -> tuple[Several, Several]:
+    sources = [source(paths) for paths in sources_of(data)]
     if not isinstance(data.validation, float):
-        return Several(tuple(sources)), Several((Examples((data.validation,), fields),))
-    halves = [source.split(data.validation) for source in sources]
+        return Several(tuple(sources)), Several((source([data.validation]),))
+    halves = [one.split(data.validation) for one in sources]
     return Several(tuple(half[0] for half in halves)), Several(tuple(half[1] for half in halves))
 
 
