@@ -221,9 +221,9 @@ def signals(line, reference):
 
 
 def two_signals(line, reference):
-    """A second one ends the run at once."""
+    """A second one ends the run at once; which of two that wait together is the second, the system chooses."""
     ended, seconds = signalled(line, signal.SIGINT, signal.SIGTERM)
-    assert ended.code == -signal.SIGTERM and seconds < 1, ended
+    assert ended.code in (-signal.SIGINT, -signal.SIGTERM) and seconds < 1, ended
     assert line.run.steps() == [4]
     line.ends_as(reference)
 
