@@ -20,3 +20,12 @@ class Document(NamedTuple):
     """False on all but the final part of a text too long for one piece; its parts follow one another."""
     metadata: Mapping[str, Any] = MappingProxyType({})
     """The other fields of a jsonl or parquet row."""
+
+
+class Drop(NamedTuple):
+    """Why a document is left out."""
+
+    reason: str
+    """What is wrong with it, in a few words that are the same for all such documents: `few words`."""
+    value: float | str | None = None
+    """What was found, where a threshold decided: 31."""
