@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from idiolect.text import gopher
 from idiolect.text.document import Drop
-from idiolect.text.page import Page
-from idiolect.text.settings import CurateSettings
-
-Filter = Callable[[Page], Drop | None]
-"""None keeps a document; a Drop says why it is left out."""
+from idiolect.text.page import Filter, Page
+from idiolect.text.settings import CurateSettings, LanguageSettings, LengthSettings
 
 
 class Resources(NamedTuple):
@@ -23,5 +22,36 @@ class Resources(NamedTuple):
     """The perplexity per word of a text under a model."""
 
 
-FILTERS: dict[str, Callable[[CurateSettings, Resources], Filter]] = {}
+def length(page: Page, settings: LengthSettings) -> Drop | None:
+    """Drops what is too short or too long."""
+    characters, words = len(page.text), len(page.words)
+    if characters < settings.min_characters:
+        return Drop("few characters", characters)
+    if characters > settings.max_characters:
+        return Drop("many characters", characters)
+    if words < settings.min_words:
+        return Drop("few words", words)
+    if words > settings.max_words:
+        return Drop("many words", words)
+    return None
+
+
+def language(page: Page, settings: LanguageSettings) -> Drop | None:
+    """Drops what is not surely in one of the languages that are kept."""
+    if not settings.keep:
+        return None
+    code, probability = page.language
+    if code not in settings.keep:
+        return Drop("other language", code)
+    if probability < settings.min_probability:
+        return Drop("uncertain language", probability)
+    return None
+
+
+FILTERS: dict[str, Callable[[CurateSettings, Resources], Filter]] = {
+    "length": lambda settings, _: partial(length, settings=settings.length),
+    "language": lambda settings, _: partial(language, settings=settings.language),
+    "gopher_quality": lambda settings, _: partial(gopher.quality, settings=settings.gopher_quality),
+    "gopher_repetition": lambda settings, _: partial(gopher.repetition, settings=settings.gopher_repetition),
+}
 """How each filter is made, by name."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cached_property
 
-from idiolect.text.document import Document
+from idiolect.text.document import Document, Drop
 
 PARAGRAPHS = re.compile(r"\n{2,}")
+PIECES = re.compile(r"\w+|[^\w\s]")
 
 
 class Page:
@@ -23,11 +25,32 @@ class Page:
         return self.text.split()
 
     @cached_property
+    def pieces(self) -> list[str]:
+        """Its words and punctuation marks, each apart."""
+        return PIECES.findall(self.text)
+
+    @cached_property
     def lines(self) -> list[str]:
         """Its lines."""
         return self.text.split("\n")
 
     @cached_property
+    def full_lines(self) -> list[str]:
+        """Its lines that are not blank."""
+        return [line for line in self.lines if line and not line.isspace()]
+
+    @cached_property
     def paragraphs(self) -> list[str]:
         """Its paragraphs, which blank lines set apart."""
         return PARAGRAPHS.split(self.text.strip())
+
+    @cached_property
+    def language(self) -> tuple[str, float]:
+        """Its language, an ISO 639-1 code, and how probable that is. Raises UserError without py3langid."""
+        from idiolect.text.language import language_of
+
+        return language_of(self.text)
+
+
+Filter = Callable[[Page], Drop | None]
+"""None keeps a document; a Drop says why it is left out."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from idiolect.config import Settings
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ReadingSettings(Settings):
@@ -31,6 +32,63 @@ class LanguageSettings(Settings):
 
     keep: tuple[str, ...] = ()
     """ISO 639-1 codes of the languages that are kept; none: all of them."""
+    min_probability: Share = 0.65
+    """How sure the language must be, where languages are chosen."""
+
+
+class LengthSettings(Settings):
+    """How long a document may be. Words are what white space sets apart."""
+
+    min_characters: int = Field(default=1, ge=0)
+    """Fewest characters."""
+    max_characters: int = Field(default=10_000_000, ge=1)
+    """Most characters."""
+    min_words: int = Field(default=1, ge=0)
+    """Fewest words."""
+    max_words: int = Field(default=1_000_000, ge=1)
+    """Most words."""
+
+
+class GopherQualitySettings(Settings):
+    """Documents that read as prose. Words and punctuation marks count apart, except where words alone are named."""
+
+    min_words: int = Field(default=50, ge=0)
+    """Fewest words."""
+    max_words: int = Field(default=100_000, ge=1)
+    """Most words."""
+    min_word_length: float = Field(default=3.0, ge=0)
+    """Smallest mean length of a word, in characters."""
+    max_word_length: float = Field(default=10.0, ge=0)
+    """Largest mean length of a word, in characters."""
+    max_symbols: float = Field(default=0.1, ge=0)
+    """Most hashes, and most ellipses, per word or mark."""
+    max_bullet_lines: Share = 0.9
+    """Largest share of lines that begin with a bullet point."""
+    max_ellipsis_lines: Share = 0.3
+    """Largest share of lines that end in an ellipsis."""
+    min_with_letters: Share = 0.8
+    """Smallest share of words and marks that hold a letter."""
+    min_common_words: int = Field(default=2, ge=0)
+    """How many of the common words must be there."""
+    common_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    """Words that running text of the language cannot do without."""
+
+
+class GopherRepetitionSettings(Settings):
+    """Documents that do not repeat themselves; shares of the characters are of all of the text."""
+
+    paragraphs: Share = 0.3
+    """Largest share of paragraphs that stood before."""
+    paragraph_characters: Share = 0.2
+    """Largest share of characters in such paragraphs."""
+    lines: Share = 0.3
+    """Largest share of lines that stood before."""
+    line_characters: Share = 0.2
+    """Largest share of characters in such lines."""
+    top_runs: tuple[Share, ...] = (0.2, 0.18, 0.16)
+    """Largest share of characters in the most frequent run of 2, 3, 4 … words, where it comes more than once."""
+    repeated_runs: tuple[Share, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.1)
+    """Largest share of characters in runs that stood before, of the next lengths on: 5, 6 … 10 words."""
 
 
 class UrlSettings(Settings):
@@ -88,6 +146,12 @@ class CurateSettings(Settings):
     """The filters a document must pass, in their order."""
     language: LanguageSettings = LanguageSettings()
     """The filter of languages."""
+    length: LengthSettings = LengthSettings()
+    """The filter of lengths."""
+    gopher_quality: GopherQualitySettings = GopherQualitySettings()
+    """The quality rules of Gopher."""
+    gopher_repetition: GopherRepetitionSettings = GopherRepetitionSettings()
+    """The repetition rules of Gopher."""
     consent: ConsentSettings = ConsentSettings()
     """Licences, robots.txt and removal lists."""
     privacy: PrivacySettings = PrivacySettings()

@@ -1,0 +1,41 @@
+"""What holds for every filter, and the length of a document."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from idiolect.text import filters
+from idiolect.text.document import Document, Drop
+from idiolect.text.filters import FILTERS, Resources
+from idiolect.text.page import Page
+from idiolect.text.settings import CurateSettings, LengthSettings
+
+ANY = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
+    st.text(st.sampled_from("a. \n\t…•#{'\"-0"), max_size=200),
+)
+
+
+def page(text: str) -> Page:
+    return Page(Document(text, "t:0", "t"))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@given(text=ANY)
+def test_no_filter_fails_on_any_text(name: str, text: str) -> None:
+    found = FILTERS[name](CurateSettings(), Resources())(page(text))
+    assert found is None or isinstance(found, Drop)
+
+
+def test_length() -> None:
+    limits = LengthSettings(min_characters=3, max_characters=11, min_words=2, max_words=5)
+
+    def length(text: str) -> Drop | None:
+        return filters.length(page(text), limits)
+
+    assert length("a b") is None and length("ab") == Drop("few characters", 2)
+    assert length("abcde  fghi") is None and length("abcde  fghij") == Drop("many characters", 12)
+    assert length("abc") == Drop("few words", 1)
+    assert length("a b c d e") is None and length("a b c d e f") == Drop("many words", 6)
