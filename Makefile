@@ -51,7 +51,7 @@ $(VENV)/.quickstart: $(VENV)/.torch pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.test: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) -c constraints.txt -e '.[dev,parity,hf,data,eval,plot,track]'
+	$(PIP) -c constraints.txt -e '.[dev,parity,hf,data,cluster,eval,plot,track]'
 	touch $@ $(VENV)/.quickstart
 
 $(PEERS_VENV)/bin/python:
