@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from idiolect.text import gopher
+from idiolect.text import gopher, web_rules
 from idiolect.text.document import Drop
-from idiolect.text.page import Filter, Page
+from idiolect.text.page import Cleaner, Filter, Page
 from idiolect.text.settings import CurateSettings, LanguageSettings, LengthSettings
 
 
@@ -40,7 +40,7 @@ def language(page: Page, settings: LanguageSettings) -> Drop | None:
     """Drops what is not surely in one of the languages that are kept."""
     if not settings.keep:
         return None
-    code, probability = page.language
+    code, probability = page.language_and_probability
     if code not in settings.keep:
         return Drop("other language", code)
     if probability < settings.min_probability:
@@ -53,5 +53,13 @@ FILTERS: dict[str, Callable[[CurateSettings, Resources], Filter]] = {
     "language": lambda settings, _: partial(language, settings=settings.language),
     "gopher_quality": lambda settings, _: partial(gopher.quality, settings=settings.gopher_quality),
     "gopher_repetition": lambda settings, _: partial(gopher.repetition, settings=settings.gopher_repetition),
+    "c4": lambda settings, _: partial(web_rules.c4, settings=settings.c4),
+    "fineweb": lambda settings, _: partial(web_rules.fineweb, settings=settings.fineweb),
+    "symbols": lambda settings, _: partial(web_rules.symbols, settings=settings.symbols),
 }
 """How each filter is made, by name."""
+
+CLEANERS: dict[str, Callable[[CurateSettings], Cleaner]] = {
+    "c4": lambda settings: partial(web_rules.c4_lines, settings=settings.c4),
+}
+"""How each step is made that takes lines out of a text, by name."""

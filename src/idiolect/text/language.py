@@ -7,7 +7,7 @@ from typing import Any
 
 from idiolect.errors import missing_extra
 
-SAMPLE = 1500
+SAMPLE = 900
 """Characters of a long text that are looked at: a third each from its beginning, middle and end."""
 
 
@@ -17,7 +17,7 @@ def _identifier() -> Any:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
         raise missing_extra("data", "py3langid", "telling languages apart") from None
-    return LanguageIdentifier.from_pickled_model(MODEL_FILE, norm_probs=True)
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def language_of(text: str) -> tuple[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from idiolect.text.document import Document, Drop
+from idiolect.text.language import language_of
 
 PARAGRAPHS = re.compile(r"\n{2,}")
 PIECES = re.compile(r"\w+|[^\w\s]")
@@ -45,12 +46,17 @@ class Page:
         return PARAGRAPHS.split(self.text.strip())
 
     @cached_property
-    def language(self) -> tuple[str, float]:
+    def language_and_probability(self) -> tuple[str, float]:
         """Its language, an ISO 639-1 code, and how probable that is. Raises UserError without py3langid."""
-        from idiolect.text.language import language_of
-
         return language_of(self.text)
+
+    @property
+    def language(self) -> str:
+        """Its language, an ISO 639-1 code."""
+        return self.language_and_probability[0]
 
 
 Filter = Callable[[Page], Drop | None]
 """None keeps a document; a Drop says why it is left out."""
+Cleaner = Callable[[Page], str]
+"""What is left of the text of a document."""

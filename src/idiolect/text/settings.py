@@ -91,6 +91,51 @@ class GopherRepetitionSettings(Settings):
     """Largest share of characters in runs that stood before, of the next lengths on: 5, 6 … 10 words."""
 
 
+class C4Settings(Settings):
+    """The rules of C4: the first ones take lines out where `clean` names c4, the last ones drop documents."""
+
+    terminal_punctuation: bool = True
+    """Leave out lines that do not end in a terminal punctuation mark or a closing quotation mark."""
+    min_words_per_line: int = Field(default=5, ge=0)
+    """Leave out lines of fewer words."""
+    max_word_length: int = Field(default=1000, ge=1)
+    """Leave out lines with a longer word, in characters."""
+    javascript: bool = True
+    """Leave out lines that speak of Javascript."""
+    policies: bool = True
+    """Leave out lines about cookies, privacy and terms of use."""
+    citations: bool = True
+    """Take marks like [1], [edit] and [citation needed] out of lines."""
+    lorem_ipsum: bool = True
+    """Drop documents with placeholder text."""
+    curly_brackets: bool = True
+    """Drop documents with a curly bracket, as most of them are code."""
+    min_sentences: int = Field(default=3, ge=0)
+    """Drop documents of fewer sentences."""
+
+
+class FineWebSettings(Settings):
+    """The rules that FineWeb adds to those of C4 and Gopher."""
+
+    min_ended_lines: Share = 0.12
+    """More than this share of lines ends in punctuation."""
+    max_short_lines: Share = 0.67
+    """Less than this share of lines is short."""
+    short_line: int = Field(default=30, ge=0)
+    """Characters from which on a line is not short."""
+    max_repeated_characters: Share = 0.1
+    """Less than this share of characters is in lines that stood before; the code that made FineWeb has 0.01."""
+    max_line_breaks: float = Field(default=0.3, ge=0)
+    """Most line breaks per word or punctuation mark."""
+
+
+class SymbolSettings(Settings):
+    """Documents that consist of letters."""
+
+    max_share: Share = 0.4
+    """Largest share of characters that are digits, marks or white space."""
+
+
 class UrlSettings(Settings):
     """Documents of one address."""
 
@@ -142,6 +187,8 @@ class CurateSettings(Settings):
     """How documents are found in files."""
     normalise: NormaliseSettings = NormaliseSettings()
     """How a text is written."""
+    clean: tuple[str, ...] = ()
+    """The steps that take lines out of a text before it is filtered, in their order."""
     filters: tuple[str, ...] = ()
     """The filters a document must pass, in their order."""
     language: LanguageSettings = LanguageSettings()
@@ -152,6 +199,12 @@ class CurateSettings(Settings):
     """The quality rules of Gopher."""
     gopher_repetition: GopherRepetitionSettings = GopherRepetitionSettings()
     """The repetition rules of Gopher."""
+    c4: C4Settings = C4Settings()
+    """The rules of C4."""
+    fineweb: FineWebSettings = FineWebSettings()
+    """The rules of FineWeb."""
+    symbols: SymbolSettings = SymbolSettings()
+    """The filter of digits and marks."""
     consent: ConsentSettings = ConsentSettings()
     """Licences, robots.txt and removal lists."""
     privacy: PrivacySettings = PrivacySettings()
