@@ -157,6 +157,12 @@ class NearSettings(Settings):
     """Keep one of documents that are nearly the same."""
     threshold: float = Field(default=0.8, gt=0, le=1)
     """The Jaccard similarity of their shingles at which two documents are nearly the same."""
+    shingle: int = Field(default=5, ge=1, le=100)
+    """Words in a shingle."""
+    bands: int = Field(default=16, ge=1, le=255)
+    """Bands of the MinHash signature; documents that share one are compared."""
+    rows: int = Field(default=6, ge=1, le=64)
+    """Hashes in a band: more rows compare fewer documents, more bands miss fewer."""
 
 
 class LinesSettings(Settings):
@@ -164,6 +170,8 @@ class LinesSettings(Settings):
 
     drop: bool = False
     """Keep the first of equal lines, over all documents, only."""
+    shortest: int = Field(default=20, ge=1)
+    """Characters, white space around them apart, that a line must have to be left out; shorter ones are always kept."""
 
 
 class PrivacySettings(Settings):
