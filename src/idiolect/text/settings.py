@@ -174,11 +174,21 @@ class LinesSettings(Settings):
     """Characters, white space around them apart, that a line must have to be left out; shorter ones are always kept."""
 
 
+Personal = Literal["email", "phone", "ip", "card", "iban", "id", "key"]
+"""Kinds of personal data that can be found."""
+
+
 class PrivacySettings(Settings):
     """What is told of persons."""
 
-    redact: tuple[str, ...] = ()
+    redact: tuple[Personal, ...] = ()
     """Kinds of personal data that are replaced by a placeholder."""
+    regions: tuple[str, ...] = ("US", "GB")
+    """ISO 3166 codes of the countries whose phone numbers are known as they are written there; with + all are."""
+    every_address: bool = False
+    """Redact private, reserved and local IP addresses too, which name no machine to the world."""
+    placeholder: str = "<{kind}>"
+    """What stands in the place of a find; {kind} is EMAIL, PHONE, …"""
 
 
 class ConsentSettings(Settings):
