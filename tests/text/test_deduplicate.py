@@ -124,7 +124,7 @@ def test_lines_that_come_again(tmp_path):
         (f"{other}\nthis page has the address of another", "http://a.org"),
         (other, None),
     ]
-    asked = settings(url={}, lines={"shortest": 20})
+    asked = settings(url={}, lines={"min_characters": 20})
     found, lines = decided(tmp_path, documents, asked, cuts=[1, 2, 4])
     assert [reason for reason, _ in found] == ["", "", "", "duplicate address", ""]
     assert lines == {0: [3], 1: [1], 2: [1], 4: [0]}
@@ -179,7 +179,7 @@ def test_ranges_and_windows_decide_what_one_range_does(tmp_path, planted, monkey
     for folder in ("one", "many"):
         (tmp_path / folder).mkdir()
     whole = decided(tmp_path / "one", lines, ALL, cuts=[300])
-    for name, size in (("keys.RUN", 101), ("tasks.AT_ONCE", 211), ("deduplicate.LINES_AT_ONCE", 307)):
+    for name, size in (("keys.RUN", 101), ("keyranges.AT_ONCE", 211), ("deduplicate.LINES_AT_ONCE", 307)):
         monkeypatch.setattr(f"idiolect.text.{name}", size)
     monkeypatch.setattr("idiolect.text.near.DOCUMENTS_AT_ONCE", 13)
     assert decided(tmp_path / "many", lines, ALL, cuts=[300]) == whole

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.text import keys, near
+from idiolect.text.keyranges import KeyRanges
 from idiolect.text.partitions import Scatter
 from idiolect.text.settings import CurateSettings
-from idiolect.text.tasks import Tasks
 
 REASONS = ("", "duplicate address", "duplicate text", "near duplicate")
 """What the numbers of `Decisions.reasons` stand for."""
@@ -54,7 +54,7 @@ def decide(tasks: Sequence[Path], out: Path, settings: CurateSettings) -> Counts
 
     Raises UserError when a folder is not whole, or was written with other settings.
     """
-    found = Tasks(tasks, settings)
+    found = KeyRanges(tasks, settings)
     shape = max(1, found.documents)  # a file of no bytes cannot be mapped
     reasons = np.lib.format.open_memmap(out / "reasons.npy", "w+", np.uint8, (shape,))
     originals = np.lib.format.open_memmap(out / "originals.npy", "w+", np.int64, (shape,))
@@ -74,14 +74,14 @@ def decide(tasks: Sequence[Path], out: Path, settings: CurateSettings) -> Counts
     return Counts(found.documents, {name: int(n) for name, n in zip(REASONS, counted) if name}, lines)
 
 
-def _equal(found: Tasks, level: str, reason: int, reasons: NDArray[np.uint8], originals: NDArray[np.int64]) -> None:
+def _equal(found: KeyRanges, level: str, reason: int, reasons: NDArray[np.uint8], originals: NDArray[np.int64]) -> None:
     """Drops the documents whose whole key an earlier document has that is kept so far."""
     for rows, first in _repeated(found, level, reasons):
         reasons[rows[:, 1]] = reason
         originals[rows[:, 1]] = first[:, 1]
 
 
-def _repeated(found: Tasks, level: str, reasons: NDArray[np.uint8]) -> Iterator[tuple[keys.Rows, keys.Rows]]:
+def _repeated(found: KeyRanges, level: str, reasons: NDArray[np.uint8]) -> Iterator[tuple[keys.Rows, keys.Rows]]:
     """(rows, first): rows whose key came before, each with the first row of that key; of documents that are kept."""
     exact = level != "lines"  # the last column belongs to the key
     for stretch in found.ranges(level):
@@ -99,7 +99,7 @@ def _repeated(found: Tasks, level: str, reasons: NDArray[np.uint8]) -> Iterator[
             yield rows[again], known[np.cumsum(new)[again] - 1]
 
 
-def _lines(found: Tasks, out: Path, reasons: NDArray[np.uint8]) -> int:
+def _lines(found: KeyRanges, out: Path, reasons: NDArray[np.uint8]) -> int:
     """Writes the lines to leave out, ordered by document: `lines.bin`, pairs of document and line; says how many."""
     total = max(1, found.rows("lines"))
     with Scatter(out / "lines.partial", max(1, found.documents * LINES_AT_ONCE // total)) as scatter:

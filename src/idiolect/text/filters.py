@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from idiolect.text import gopher, web_rules
+from idiolect.text import decontaminate, gopher, web_rules
 from idiolect.text.document import Drop
 from idiolect.text.page import Cleaner, Filter, Page
 from idiolect.text.settings import CurateSettings, LanguageSettings, LengthSettings
@@ -56,6 +56,7 @@ FILTERS: dict[str, Callable[[CurateSettings, Resources], Filter]] = {
     "c4": lambda settings, _: partial(web_rules.c4, settings=settings.c4),
     "fineweb": lambda settings, _: partial(web_rules.fineweb, settings=settings.fineweb),
     "symbols": lambda settings, _: partial(web_rules.symbols, settings=settings.symbols),
+    "decontaminate": lambda settings, _: decontaminate.decontaminate(settings),
 }
 """How each filter is made, by name."""
 

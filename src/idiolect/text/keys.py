@@ -86,7 +86,7 @@ class KeyWriter:
         if self.settings.exact.drop:
             self._runs["text"].add(_half_keys([one_spelling(text) for text in texts], numbers))
         if self.settings.lines.drop:
-            self._runs["lines"].add(_line_keys(texts, first, self.settings.lines.shortest))
+            self._runs["lines"].add(_line_keys(texts, first, self.settings.lines.min_characters))
         if self._elements and self._bands:
             self._near(texts, first, self._elements, self._bands)
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.text import keys
+from idiolect.text.keyranges import KeyRanges
 from idiolect.text.partitions import Scatter
 from idiolect.text.settings import NearSettings
-from idiolect.text.tasks import Tasks
 
 FIRST, BEFORE = 4, 8
 """With how many documents of its band a document is compared: the first ones, and those just before it."""
@@ -23,7 +23,7 @@ DOCUMENTS_AT_ONCE = 1 << 16
 
 
 def duplicates(
-    found: Tasks, scratch: Path, reasons: NDArray[np.uint8], settings: NearSettings
+    found: KeyRanges, scratch: Path, reasons: NDArray[np.uint8], settings: NearSettings
 ) -> Iterator[tuple[int, int]]:
     """(document, original): documents that are to be dropped, in order, each with the kept one that it is near to.
 
@@ -51,7 +51,7 @@ def _firsts(column: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _candidates(
-    found: Tasks, rows: keys.Rows, first: NDArray[np.int64], pairs: Scatter, settings: NearSettings
+    found: KeyRanges, rows: keys.Rows, first: NDArray[np.int64], pairs: Scatter, settings: NearSettings
 ) -> None:
     """Adds the pairs of a range whose sizes allow the threshold. Rows are sorted by key and document."""
     places = np.arange(len(rows))
@@ -83,7 +83,7 @@ def _add(pairs: Scatter, rows: keys.Rows, others: list[NDArray[np.int64]], thres
 
 
 def _compared(
-    found: Tasks,
+    found: KeyRanges,
     later: NDArray[np.int64],
     earlier: NDArray[np.int64],
     reasons: NDArray[np.uint8],

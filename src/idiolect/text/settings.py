@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from idiolect.config import Settings
 
@@ -136,6 +136,23 @@ class SymbolSettings(Settings):
     """Largest share of characters that are digits, marks or white space."""
 
 
+class DecontaminateSettings(Settings):
+    """Evaluation sets that the corpus must not hold."""
+
+    against: tuple[str, ...] = ()
+    """Evaluation sets, as files or folders: a row of jsonl or parquet, or a paragraph of plain text, is an example."""
+    words: int = Field(default=13, ge=1, le=100)
+    """Words in a row that a document and an example must share to overlap."""
+    min_words: int = Field(default=8, ge=1, le=100)
+    """Words that an example must have to be looked for; one with less than `words` must be shared as a whole."""
+
+    @model_validator(mode="after")
+    def _fewer(self) -> Self:
+        if self.min_words > self.words:
+            raise ValueError(f"decontaminate.min_words={self.min_words} is more than decontaminate.words={self.words}")
+        return self
+
+
 class UrlSettings(Settings):
     """Documents of one address."""
 
@@ -170,7 +187,7 @@ class LinesSettings(Settings):
 
     drop: bool = False
     """Keep the first of equal lines, over all documents, only."""
-    shortest: int = Field(default=20, ge=1)
+    min_characters: int = Field(default=20, ge=1)
     """Characters, white space around them apart, that a line must have to be left out; shorter ones are always kept."""
 
 
@@ -223,6 +240,8 @@ class CurateSettings(Settings):
     """The rules of FineWeb."""
     symbols: SymbolSettings = SymbolSettings()
     """The filter of digits and marks."""
+    decontaminate: DecontaminateSettings = DecontaminateSettings()
+    """The filter of evaluation sets."""
     consent: ConsentSettings = ConsentSettings()
     """Licences, robots.txt and removal lists."""
     privacy: PrivacySettings = PrivacySettings()
@@ -235,3 +254,9 @@ class CurateSettings(Settings):
     """Documents of nearly one text."""
     lines: LinesSettings = LinesSettings()
     """Lines that come again."""
+
+    @model_validator(mode="after")
+    def _sets_to_look_for(self) -> Self:
+        if "decontaminate" in self.filters and not self.decontaminate.against:
+            raise ValueError("the filter decontaminate needs decontaminate.against, the files of evaluation sets")
+        return self

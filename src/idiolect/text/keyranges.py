@@ -20,7 +20,7 @@ AT_ONCE = 1 << 20
 FOLDERS_OPEN = 128
 
 
-class Tasks:
+class KeyRanges:
     """The folders that `keys.KeyWriter` wrote; documents are numbered over all of them, in order."""
 
     def __init__(self, folders: Sequence[Path], settings: CurateSettings) -> None:

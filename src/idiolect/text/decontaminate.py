@@ -1,0 +1,183 @@
+"""Evaluation sets in the corpus: which of their examples it holds, and documents that hold any left out.
+
+After appendix C of the GPT-3 paper (Brown et al. 2020, arXiv 2005.14165): an example and a document overlap when they
+share a sequence of 13 words, in small letters and without punctuation; an example of fewer words, but at least 8, must
+be in the document as a whole. There, a document lost 200 characters on both sides of an overlap and documents that
+overlapped often were dropped; here, a document with an overlap is dropped. Words are those of `idiolect.text.shingles`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from idiolect.errors import UserError
+from idiolect.text import read, shingles
+from idiolect.text.document import Drop
+from idiolect.text.page import Filter, Page
+from idiolect.text.settings import CurateSettings, DecontaminateSettings
+
+
+class Sequences(NamedTuple):
+    """Sequences of one number of words in examples, sorted by hash."""
+
+    hashes: shingles.Hashes
+    examples: NDArray[np.int64]
+    """The number of each sequence's example, over all sets."""
+
+
+class EvaluationSets:
+    """The examples of all evaluation sets, by the hashes of their sequences of words."""
+
+    def __init__(self, settings: DecontaminateSettings) -> None:
+        self.names = [str(path) for path in read.files_of(settings.against)]
+        self.bounds = [0]
+        """The number of each set's first example, and how many examples all have."""
+        self.short = [0] * len(self.names)
+        """How many examples of each set have too few words to be looked for."""
+        found: dict[int, list[Sequences]] = {}
+        for number, name in enumerate(self.names):
+            example = self.bounds[-1]
+            for pieces in examples(Path(name)):
+                self.short[number] += not _collect(found, pieces, example, settings)
+                example += 1
+            self.bounds.append(example)
+        self.sequences = {words: _sorted(parts) for words, parts in sorted(found.items())}
+        """By the number of words."""
+
+    def found(self, text: str) -> NDArray[np.int64]:
+        """The numbers of the examples that the text overlaps, over all sets, sorted."""
+        hashes, counts = shingles.word_hashes([text])
+        out = [np.zeros(0, np.int64)]
+        for words, known in self.sequences.items():
+            here = shingles.sequences(hashes, counts, words, short=False)[0]
+            places = np.searchsorted(known.hashes, here)
+            shared = here[known.hashes[np.minimum(places, len(known.hashes) - 1)] == here]
+            for one in shared:  # few texts share any
+                first, last = np.searchsorted(known.hashes, one), np.searchsorted(known.hashes, one, side="right")
+                out.append(known.examples[first:last])
+        return np.unique(np.concatenate(out))
+
+    def place(self, example: int) -> tuple[str, int]:
+        """(set, number in it) of an example's number over all sets."""
+        of = int(np.searchsorted(self.bounds, example, side="right")) - 1
+        return self.names[of], example - self.bounds[of]
+
+
+def examples(path: Path) -> Iterator[list[str]]:
+    """The texts of each example of a file: the strings of a row, or a paragraph. Raises UserError, as `read` does."""
+    kind = read.kind_of(path)
+    if kind in (".jsonl", ".parquet"):
+        rows: Iterable[Any] = read.json_rows(path) if kind == ".jsonl" else read.parquet_rows(path, ())
+        for number, row in enumerate(rows, 1):
+            if isinstance(row, ValueError):  # a set of which a part is missing would be called clean
+                raise UserError(f"{path}, row {number}: {row}", "mend the evaluation set")
+            yield list(_strings(row))
+    else:
+        yield from ([document.text] for document in read.read([path], document="paragraph"))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in a value of JSON, in order."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _collect(
+    found: dict[int, list[Sequences]], pieces: list[str], example: int, settings: DecontaminateSettings
+) -> bool:
+    """Adds an example's sequences; False when it has too few words.
+
+    Each of its texts counts by itself, as they seldom follow each other as in the file; where all are too short, they
+    count joined.
+    """
+    hashes, counts = shingles.word_hashes(pieces)
+    if counts.max(initial=0) < settings.min_words:
+        counts = counts.sum(keepdims=True)
+    lengths = np.minimum(counts, settings.words)
+    for words in np.unique(lengths[lengths >= settings.min_words]).tolist():
+        these = np.repeat(lengths == words, counts)
+        grams = shingles.sequences(hashes[these], counts[lengths == words], words, short=False)[0]
+        found.setdefault(words, []).append(Sequences(grams, np.full(len(grams), example)))
+    return bool((lengths >= settings.min_words).any())
+
+
+def _sorted(parts: list[Sequences]) -> Sequences:
+    hashes, numbers = (np.concatenate(columns) for columns in zip(*parts))
+    order = np.argsort(hashes, kind="stable")
+    return Sequences(hashes[order], numbers[order])
+
+
+def decontaminate(settings: CurateSettings) -> Filter:
+    """The filter that drops documents which overlap an example; the reason names the set, the value the example."""
+    sets = evaluation_sets(settings.decontaminate)
+
+    def filter_(page: Page) -> Drop | None:
+        found = sets.found(page.text)
+        if not len(found):
+            return None
+        name, number = sets.place(int(found[0]))
+        return Drop(f"overlaps {Path(name).name}", number)
+
+    return filter_
+
+
+@functools.lru_cache(maxsize=1)
+def evaluation_sets(settings: DecontaminateSettings) -> EvaluationSets:
+    """The sets that settings name, read once in a process."""
+    return EvaluationSets(settings)
+
+
+class Overlap:
+    """Counts which examples documents overlap; what tasks counted can be added up."""
+
+    def __init__(self, settings: DecontaminateSettings) -> None:
+        self.sets = evaluation_sets(settings)
+        self.examples: set[int] = set()
+        self.documents: Counter[str] = Counter()
+
+    def add(self, text: str) -> None:
+        """One more document."""
+        found = self.sets.found(text).tolist()
+        self.examples.update(found)
+        self.documents.update({self.sets.place(example)[0] for example in found})
+
+    def counted(self) -> dict[str, Any]:
+        """What was counted, as JSON: numbers of examples over all sets, and documents by set."""
+        return {"examples": sorted(self.examples), "documents": dict(self.documents)}
+
+    def merge(self, counted: Mapping[str, Any]) -> None:
+        """Adds what another counted over the same sets."""
+        self.examples.update(counted["examples"])
+        self.documents.update(counted["documents"])
+
+    def report(self) -> dict[str, dict[str, float]]:
+        """For each set: its `examples`, how many were too `short` to be looked for, how many the documents overlap.
+
+        `overlap` is the share of those looked for, and `documents` how many documents overlap any.
+        """
+        out = {}
+        for number, name in enumerate(self.sets.names):
+            first, last = self.sets.bounds[number : number + 2]
+            looked_for = last - first - self.sets.short[number]
+            found = sum(first <= example < last for example in self.examples)
+            out[name] = {
+                "examples": last - first,
+                "short": self.sets.short[number],
+                "found": found,
+                "overlap": found / looked_for if looked_for else 0.0,
+                "documents": self.documents[name],
+            }
+        return out

@@ -1,0 +1,92 @@
+"""DC10: the overlap of every evaluation set with the training text, counted in sequences of words.
+
+The expected numbers come from Python's own sets of tuples, over random words with planted overlaps.
+"""
+
+import json
+import random
+import re
+
+import pytest
+
+from idiolect.text.decontaminate import Overlap
+from idiolect.text.document import Document
+from idiolect.text.filters import FILTERS, Resources
+from idiolect.text.page import Page
+from idiolect.text.settings import CurateSettings
+
+WORDS = [
+    "Ätna",
+    "über",
+    "don't",
+    "3.14",
+    "state-of-the-art",
+    *(f"{a}{b}{c}" for a in "bdf" for b in "aeo" for c in "lmn"),
+]
+
+
+def grams(text, words=13):
+    """The sequences of 13 words of a text."""
+    found = re.findall(r"[^\W_]+", text.lower())
+    return {tuple(found[i : i + words]) for i in range(len(found) - words + 1)}
+
+
+def words(rng, number):
+    return rng.choices(WORDS, k=number)
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """(settings, examples by set, documents): a third of the documents hold a piece of an example, altered or not."""
+    rng = random.Random(1)
+    sets = {}
+    for name, size in (("quiz.jsonl", 101), ("exam.jsonl", 67)):
+        examples = [" ".join(words(rng, rng.randrange(15, 60))) for _ in range(size)]
+        rows = [{"id": n, "question": one, "answer": "B", "choices": ["A", "B"]} for n, one in enumerate(examples)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        sets[str(tmp_path / name)] = examples
+    documents = []
+    for number in range(300):
+        inside = words(rng, rng.randrange(50, 200))
+        if number % 3 == 0:
+            example = rng.choice(sets[rng.choice(list(sets))]).split(" ")
+            length = rng.randrange(9, 15)
+            start = rng.randrange(len(example) - length + 1)
+            place = rng.randrange(len(inside))
+            inside[place:place] = [
+                rng.choice([str, str.upper])(one) + rng.choice(["", ","]) for one in example[start : start + length]
+            ]
+        documents.append(rng.choice([" ", "\n", " - "]).join(inside))
+    rng.shuffle(documents)
+    about = {"filters": ["decontaminate"], "decontaminate": {"against": list(sets)}}
+    return CurateSettings.model_validate(about), sets, documents
+
+
+def test_DC10_overlap_of_every_evaluation_set(planted):
+    settings, sets, documents = planted
+    counted = Overlap(settings.decontaminate)
+    for text in documents:
+        counted.add(text)
+    corpus = [grams(text) for text in documents]
+    everything = set().union(*corpus)
+    for name, report in counted.report().items():
+        examples = [grams(one) for one in sets[name]]
+        found = sum(bool(one & everything) for one in examples)
+        assert 10 < found < len(examples)
+        assert report["examples"] == len(examples) and report["short"] == 0
+        assert report["found"] == found
+        assert report["overlap"] == pytest.approx(found / len(examples))
+        assert report["documents"] == sum(bool(one & set().union(*examples)) for one in corpus)
+
+
+def test_DC10_a_filtered_corpus_overlaps_nothing(planted):
+    settings, sets, documents = planted
+    filter_ = FILTERS["decontaminate"](settings, Resources())
+    everything = set().union(*(grams(one) for examples in sets.values() for one in examples))
+    kept = [text for text in documents if filter_(Page(Document(text, "d:0", "d"))) is None]
+    assert kept == [text for text in documents if not grams(text) & everything]
+    assert 200 < len(kept) < 280
+    after = Overlap(settings.decontaminate)
+    for text in kept:
+        after.add(text)
+    assert all(report["found"] == report["documents"] == 0 for report in after.report().values())
