@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from idiolect.text import decontaminate, gopher, web_rules
+from idiolect.text import consent, decontaminate, gopher, web_rules
 from idiolect.text.document import Drop
 from idiolect.text.page import Cleaner, Filter, Page
 from idiolect.text.settings import CurateSettings, LanguageSettings, LengthSettings
@@ -55,6 +55,10 @@ FILTERS: dict[str, Callable[[CurateSettings, Resources], Filter]] = {
     "gopher_repetition": lambda settings, _: partial(gopher.repetition, settings=settings.gopher_repetition),
     "c4": lambda settings, _: partial(web_rules.c4, settings=settings.c4),
     "fineweb": lambda settings, _: partial(web_rules.fineweb, settings=settings.fineweb),
+    "sites": lambda settings, _: consent.sites(settings.consent),
+    "robots": lambda settings, _: consent.honour(settings.consent),
+    "licence": lambda settings, _: consent.licence(settings.consent),
+    "removed": lambda settings, _: consent.removed(settings.consent),
     "symbols": lambda settings, _: partial(web_rules.symbols, settings=settings.symbols),
     "decontaminate": lambda settings, _: decontaminate.decontaminate(settings),
 }

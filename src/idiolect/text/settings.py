@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -208,11 +209,52 @@ class PrivacySettings(Settings):
     """What stands in the place of a find; {kind} is EMAIL, PHONE, …"""
 
 
-class ConsentSettings(Settings):
-    """Who agreed to what."""
+CRAWLERS = (
+    "*",
+    "AI2Bot",
+    "Amazonbot",
+    "anthropic-ai",
+    "Applebot-Extended",
+    "Bytespider",
+    "CCBot",
+    "ClaudeBot",
+    "cohere-training-data-crawler",
+    "Diffbot",
+    "Google-Extended",
+    "GPTBot",
+    "ImagesiftBot",
+    "Meta-ExternalAgent",
+    "omgili",
+    "Timpibot",
+)
+"""All crawlers, and those that site owners name who do not want their pages to train models."""
 
+
+class ConsentSettings(Settings):
+    """Who agreed to what. Documents without an address are of no site."""
+
+    allow: tuple[str, ...] = ()
+    """For the filter sites: domains that are kept, with what lies below; none: all of them."""
+    block: tuple[str, ...] = ()
+    """For the filter sites: domains, or addresses with all below, that are left out."""
+    allow_list: Path | None = None
+    """A file of more to allow, one a line."""
+    block_list: Path | None = None
+    """A file of more to block, one a line."""
+    robots: Path | None = None
+    """For the filter robots: a folder with HOST/robots.txt, and HOST/ai.txt or HOST/tdmrep.json where there are."""
+    agents: tuple[str, ...] = CRAWLERS
+    """For the filter robots: crawlers of which none may be refused a page; * stands for what is said to all."""
+    opted_out: Path | None = None
+    """For the filter robots: a file of domains and addresses whose owners do not want to be trained on, one a line."""
     require_licence: bool = False
-    """Leave out documents whose licence is not known."""
+    """For the filter licence: leave out documents whose licence is not known, or grants nothing."""
+    licences: tuple[str, ...] = ()
+    """For the filter licence: the known licences that are kept; none: all of them. CC-BY stands for its versions."""
+    refuse: tuple[str, ...] = ()
+    """For the filter licence: licences that are left out."""
+    removed: Path | None = None
+    """For the filter removed: a file of ids, addresses or domains, one a line, whose documents are left out."""
 
 
 class CurateSettings(Settings):
