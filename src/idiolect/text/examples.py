@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -126,9 +126,12 @@ class Examples:
         )
 
 
-def columns(path: Path, separator: str, names: Sequence[str]) -> Iterator[Any]:
-    """The lines of a csv or tsv file as mappings, of all columns if none is named; quotes count in csv files only."""
-    text = lines(decoded(path), path)
+def columns(path: Path, separator: str, names: Sequence[str], text: Iterable[str] | None = None) -> Iterator[Any]:
+    """The lines of a csv or tsv file as mappings, of all columns if none is named; quotes count in csv files only.
+
+    text: its lines, where they do not come from a file of UTF-8.
+    """
+    text = lines(decoded(path), path) if text is None else text
     if separator == ",":
         rows = csv.reader(text, strict=True)
     else:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from idiolect.errors import UserError, missing_extra
 from idiolect.text.document import Document
-from idiolect.text.stream import LARGEST_LINE, chunks, decoded, lines, too_long
+from idiolect.text.stream import LARGEST_LINE, Damaged, chunks, decoded, lines, too_long
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +48,13 @@ def kind_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str:
     return suffix if suffix in suffixes else ""
 
 
-def files_of(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES, *, any_named: bool = False) -> list[Path]:
+def files_of(
+    paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES, *, any_named: bool = False, any_found: bool = False
+) -> list[Path]:
     """The files in `paths`, in order; folders are walked, sorted by name, hidden files left out; none comes twice.
 
     Raises UserError for what does not exist and for files of an unknown kind; with `any_named` a file that is named
-    itself may be of any.
+    itself may be of any, with `any_found` one that lies in a folder.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -64,7 +66,7 @@ def files_of(paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES, *,
             raise UserError(f"{path} does not exist", "check the path")
         inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
         for file in sorted(inside) if path.is_dir() else [path]:
-            if not kind_of(file, suffixes) and not (any_named and file == path):
+            if not kind_of(file, suffixes) and not (any_named if file == path else any_found):
                 known = ", ".join(suffixes)
                 raise UserError(
                     f"{file} is of no kind that can be read", f"give {known} files (also {', '.join(PACKED)})"
@@ -269,4 +271,4 @@ def parquet_rows(path: Path, fields: Iterable[str]) -> Iterator[dict[str, Any]]:
                     yield from (dict(zip(names, row, strict=True)) for row in rows)
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{path} cannot be read as parquet: {reason}", "fetch or write the file again") from None
+            raise Damaged(f"{path} cannot be read as parquet: {reason}", "fetch or write the file again") from None

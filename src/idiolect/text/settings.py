@@ -19,6 +19,14 @@ class ReadingSettings(Settings):
     """What one document of a plain text file is; a row, page or record is always one document."""
     field: str = "text"
     """The field of a jsonl, csv or parquet row that holds the text."""
+    html: Literal["main", "all"] = "main"
+    """What is read of a web page: its main content, or all its text with menus and footers."""
+    largest: int = Field(default=8 << 20, ge=1)
+    """Bytes of a document, as it lies in its file; a larger one is left out."""
+    deadline: float = Field(default=5.0, gt=0)
+    """Seconds that reading one page may take; it is then left out."""
+    max_bad: float = Field(default=0.01, ge=0, le=1)
+    """The share of a file's rows that may be unreadable; with more the file is refused."""
 
 
 class NormaliseSettings(Settings):
@@ -26,6 +34,12 @@ class NormaliseSettings(Settings):
 
     repair: bool = True
     """Mend text that was decoded with the wrong encoding."""
+    unicode: bool = True
+    """Write each character in its one composed form (Unicode NFC)."""
+    control: bool = True
+    """Leave out control characters and characters that stand for nothing."""
+    whitespace: bool = True
+    """Unix line ends, no blanks at the ends of lines, at most one empty line together, none at the ends."""
 
 
 class LanguageSettings(Settings):

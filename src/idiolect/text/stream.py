@@ -25,27 +25,47 @@ ZST_STEP = 1 << 10
 """Packed zst bytes taken at once; 4 of them can stand for 128 kB."""
 
 
-def chunks(path: Path) -> Iterator[bytes]:
-    """The content of `path`, decompressed by its suffix (.gz, .zst), in pieces of bounded size.
+class Damaged(UserError):
+    """A file, or a file in an archive, is not what its packing says: what came before may be whole."""
 
-    Raises UserError when the file cannot be read, is cut off or damaged, or unpacks to more than BOMB_RATIO times
-    its size.
+
+class Bomb(Damaged):
+    """It unpacks to far more than its size."""
+
+
+class Budget:
+    """The bytes that a packed file may unpack to, over all that lies in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.left = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
+
+    def spend(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The same pieces. Raises Bomb when there are too many."""
+        for piece in pieces:
+            self.left -= len(piece)
+            if self.left < 0:
+                raise Bomb(
+                    f"{self.path} unpacks to more than {BOMB_RATIO} times its size",
+                    "unpack it yourself if you trust where it comes from",
+                )
+            yield piece
+
+
+def chunks(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The content of `path`, from a byte on, decompressed by its suffix (.gz, .zst), in pieces of bounded size.
+
+    Raises UserError when the file cannot be read, Damaged when it is cut off or damaged, or unpacks to more than
+    BOMB_RATIO times its size.
     """
     packed = path.suffix.lower()
-    total = 0
     try:
         with open(path, "rb") as file:
-            allowed = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
-            for chunk in UNPACK.get(packed, _plain)(file):
-                total += len(chunk)
-                if packed in UNPACK and total > allowed:
-                    raise UserError(
-                        f"{path} unpacks to more than {BOMB_RATIO} times its size",
-                        "unpack it yourself if you trust where it comes from",
-                    )
-                yield chunk
+            file.seek(start)
+            pieces = UNPACK.get(packed, _plain)(file)
+            yield from Budget(path).spend(pieces) if packed in UNPACK else pieces
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is damaged or cut off: {error}", "fetch the file again") from None
+        raise Damaged(f"{path} is damaged or cut off: {error}", "fetch the file again") from None
     except OSError as error:
         raise UserError(
             f"cannot read {path}: {error.strerror or error}", "check the path and its permissions"
@@ -84,7 +104,7 @@ def _unzst(file: BinaryIO) -> Iterator[bytes]:
         raise EOFError("the last frame is not whole")
 
 
-UNPACK: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {".gz": _gunzip, ".zst": _unzst}
+UNPACK: dict[str, Callable[[Any], Iterator[bytes]]] = {".gz": _gunzip, ".tgz": _gunzip, ".zst": _unzst}
 """How a packed file is unpacked, by suffix."""
 
 
