@@ -36,6 +36,7 @@ NAMES = [*SETTINGS, "labels", "causal labels"]
 WAYS = {
     "lora": LoraSettings(rank=3),
     "dora": LoraSettings(rank=3, dora=True, targets=("attention.query", "attention.value")),
+    "embedding": LoraSettings(rank=3, targets=("embedding", "attention.query")),
     "nf4": LoraSettings(rank=3, base="nf4", double_quantised=True),
     "int8": LoraSettings(rank=3, base="int8", dropout=0.1),
     "adapter": AdapterSettings(width=3),
@@ -119,7 +120,7 @@ def test_the_report_counts_what_moves(name, way):
     assert (report.saved > 0) == (way in ("nf4", "int8"))
 
 
-@pytest.mark.parametrize("way", ["lora", "dora", "adapter", "norms"])
+@pytest.mark.parametrize("way", ["lora", "dora", "embedding", "adapter", "norms"])
 @pytest.mark.parametrize("name", NAMES)
 def test_at_first_the_model_is_the_base_exactly(name, way):
     model, base = made(name).eval(), made(name).eval()
@@ -145,7 +146,7 @@ def test_what_is_new_depends_on_the_seed_and_its_name_alone(way):
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        (LoraSettings(targets=("attention.querry",)), "no linear layer is called attention.querry"),
+        (LoraSettings(targets=("attention.querry",)), "no layer is called attention.querry"),
         (SelectiveSettings(parameters=("blocks.9.*",)), "no parameter is called blocks.9"),
         (SelectiveSettings(biases=True), "the model has no biases"),
         (SoftPromptSettings(tokens=19), "19 vectors leave nothing of a context of 19"),
@@ -233,7 +234,7 @@ def test_several_adapters_lie_on_one_base_and_are_switched():
         lora.use(model, "poett")
 
 
-@pytest.mark.parametrize("way", ["lora", "dora", "int8", "nf4"])
+@pytest.mark.parametrize("way", ["lora", "dora", "embedding", "int8", "nf4"])
 def test_whole_gives_a_plain_model_of_the_same_results(way):
     model = made("labels").eval()
     edit(model, WAYS[way], seed=3)

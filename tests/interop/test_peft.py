@@ -28,7 +28,7 @@ from idiolect.adapt.heads import Labelled, attach
 from idiolect.adapt.settings import AdapterSettings, LabelledSettings, LoraSettings, SoftPromptSettings
 from idiolect.adapt.vocabulary import grow
 from idiolect.errors import UserError
-from idiolect.interop import folder
+from idiolect.interop import folder, peft_lora
 from idiolect.interop import peft as ours
 from idiolect.interop.labels import hidden_of
 from idiolect.models.build import build
@@ -62,6 +62,7 @@ WAYS = {
     "rslora": LoraSettings(rank=5, alpha=3.0, rslora=True, targets=("attention.query", "attention.value")),
     "dora": LoraSettings(rank=2, alpha=7.0, dora=True),
     "dora of values": LoraSettings(rank=2, alpha=7.0, dora=True, targets=("attention.value", "mlp.down")),
+    "embedding": LoraSettings(rank=3, alpha=5.0, targets=("embedding", "head", "attention.query")),
 }
 ADAPTER = AdapterSettings(width=3)
 PROMPT = SoftPromptSettings(tokens=5)
@@ -130,6 +131,7 @@ def close(a, b):
 
 
 OURS = [(name, way) for name in BASES for way in WAYS if name == "gpt2" or way == "dora"]
+OURS += [(name, "embedding") for name in DECODERS if name != "gpt2"]
 
 
 @pytest.mark.parametrize(("name", "way"), OURS)
@@ -282,6 +284,39 @@ def test_what_peft_has_no_form_for_has_one_of_our_own(settings, tmp_path, ids):
     assert load_file(tmp_path / "adapter" / "idiolect_adapter.safetensors").keys() == set(model.edit.report.touched)
 
 
+@pytest.mark.parametrize("name", ["bert", "t5"])
+def test_an_embedding_that_is_several_modules_there_has_a_form_of_our_own(name, bases, tmp_path, ids):
+    model = adapted(bases[name], WAYS["embedding"])
+    folder.save(tmp_path / "adapter", model, None, {})
+    assert not (tmp_path / "adapter" / "adapter_config.json").exists()
+    back = folder.load(tmp_path / "adapter").model
+    assert torch.equal(ours_on(back, ids), ours_on(model, ids))
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama"])
+def test_updates_of_embedding_and_head_come_from_peft(name, bases, tmp_path, ids):
+    """Of one matrix, when they are the same; of two, each its own."""
+    tied = name == "gemma2"
+    kept = AutoModelForCausalLM.from_pretrained(bases[name])
+    targets = ["embed_tokens", "q_proj", *([] if tied else ["lm_head"])]
+    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, ensure_weight_tying=tied)
+    theirs = peft.get_peft_model(kept, config).eval()
+    with torch.no_grad():
+        for i, (key, parameter) in enumerate(theirs.named_parameters()):
+            if "lora_" in key:
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)) * 0.2)
+    theirs.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    model = folder.load(tmp_path / "adapter").model
+    close(ours_on(model, ids), theirs_on(theirs, ids))
+    if tied:
+        path = tmp_path / "adapter" / "adapter_model.safetensors"
+        tensors = load_file(path)
+        tensors["base_model.model.lm_head.lora_B.weight"][0, 0] += 1
+        save_file(tensors, path, metadata={"format": "pt"})
+        with pytest.raises(UserError, match="updates model.embed_tokens and lm_head apart"):
+            folder.load(tmp_path / "adapter")
+
+
 def test_a_base_that_is_gone_or_another_is_refused(bases, tmp_path, ids):
     base = tmp_path / "base"
     shutil.copytree(bases["llama"], base)
@@ -360,10 +395,10 @@ def test_tensors_that_are_damaged_or_unknown_are_refused(bases, tmp_path):
 
 
 def test_modules_are_found_through_the_familys_own_table(bases):
-    found = ours.places(folder.load(bases["gpt2"]).model, "gpt2")
+    found = peft_lora.places(folder.load(bases["gpt2"]).model, "gpt2")
     parts = [(part.name, part.rows) for part in found["transformer.h.1.attn.c_attn"]]
     assert parts == [(f"blocks.1.attention.{name}", 33) for name in ("query", "key", "value")]
-    found = ours.places(folder.load(bases["phi3"]).model, "phi3")
+    found = peft_lora.places(folder.load(bases["phi3"]).model, "phi3")
     assert [part.name for part in found["model.layers.0.mlp.gate_up_proj"]] == ["blocks.0.mlp.gate", "blocks.0.mlp.up"]
 
 

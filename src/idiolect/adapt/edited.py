@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from idiolect.adapt.heads import Labelled
 from idiolect.adapt.quantised import Quantised
 from idiolect.errors import UserError, nearest
+from idiolect.models.layers import CappedHead
 
 
 class Edited(nn.Module):
@@ -59,14 +60,14 @@ def fresh(model: nn.Module) -> list[str]:
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers that something may be added to, by their names in the model without a head for labels.
 
-    Not one that shares its weight with an embedding: it would no longer be what it shares.
+    Not one that shares its weight with an embedding, which alone would no longer be what it shares.
     """
     bare: Any = core(model)
     shared = bare.shared() if hasattr(bare, "shared") else {}
     return {
         name: module
         for name, module in bare.named_modules()
-        if type(module) in (nn.Linear, Quantised) and f"{name}.weight" not in shared
+        if type(module) in (nn.Linear, CappedHead, Quantised) and f"{name.removesuffix('.linear')}.weight" not in shared
     }
 
 

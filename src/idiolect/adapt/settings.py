@@ -141,10 +141,10 @@ class LoraSettings(FrozenSettings):
     """Products of two narrow matrices added to linear layers: y = W x + s B A x (Hu et al. 2021, arXiv 2106.09685)."""
 
     kind: Literal["lora"] = "lora"
-    """Low-rank updates of linear layers."""
+    """Low-rank updates of linear layers, and of embeddings."""
     targets: tuple[str, ...] | None = None
-    """Patterns of names of linear layers, such as "attention.query" or "blocks.3.mlp.*"; unset: all of attention and
-    MLP, but for those of experts."""
+    """Patterns of names of layers, such as "attention.query", "blocks.3.mlp.*", "embedding" or "head"; unset: all of
+    attention and MLP, but for those of experts."""
     rank: int = Field(default=8, ge=1)
     """Rows of A and columns of B (r)."""
     alpha: float = Field(default=16.0, gt=0)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from idiolect.adapt import lora
 from idiolect.decode.verbs import load_with_tokenizer
 from idiolect.errors import UserError, nearest
 from idiolect.tokens.tokenizer import Tokenizer
@@ -38,6 +39,8 @@ def neighbours(
     loaded = load_with_tokenizer(model)
     tokenizer = loaded.tokenizer
     assert tokenizer is not None
+    if isinstance(loaded.model, nn.Module):
+        lora.fold(loaded.model)
     embedding = getattr(loaded.model, "embedding", None)
     if not isinstance(embedding, nn.Embedding):
         what = f"{model} is a {loaded.settings.kind} model, which has no vectors of words"

@@ -7,19 +7,14 @@ idiolect_adapter.json always lies beside: our settings, the base's fingerprint, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from idiolect.adapt import lora
-from idiolect.adapt.edited import core, fresh, linears
 from idiolect.adapt.edits import Edit, Origin, edit, trained
 from idiolect.adapt.heads import Labelled, attach
 from idiolect.adapt.settings import (
@@ -30,14 +25,14 @@ from idiolect.adapt.settings import (
 )
 from idiolect.adapt.vocabulary import grow
 from idiolect.errors import UserError, nearest
-from idiolect.interop import families, foreign
+from idiolect.interop import families, foreign, peft_lora
 from idiolect.interop.families import checked
 from idiolect.interop.foreign import RESTORE
+from idiolect.interop.peft_lora import CONFIG, PREFIX, WEIGHTS
 from idiolect.models.contract import Network
 from idiolect.models.encoder_decoder import EncoderDecoder
 from idiolect.models.settings import DecoderSettings, EncoderDecoderSettings
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 OWN, OWN_WEIGHTS = "idiolect_adapter.json", "idiolect_adapter.safetensors"
 Adapted = LoraSettings | AdapterSettings | SoftPromptSettings
 FORMAT = 1
@@ -47,11 +42,7 @@ KINDS: dict[str, type[Adapted]] = {
     "adapter": AdapterSettings,
     "soft-prompt": SoftPromptSettings,
 }
-PREFIX = "base_model.model."
-"""What `peft` puts before the name of every module."""
 PROMPT = "prompt_embeddings"
-PARTS = {"A": "lora_A.weight", "B": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
-"""The tensors of a LoRA, here and there."""
 PLAIN: Mapping[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "lora_bias": (False, None),
@@ -65,15 +56,6 @@ PLAIN: Mapping[str, tuple[Any, ...]] = {
 }
 """Keys of a LoRA's configuration that must be absent or hold one of these: others change what is computed, or (the
 last) the base itself."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows of one of their matrices that are one of ours."""
-
-    name: str
-    """Our module."""
-    rows: int
 
 
 def is_adapter(folder: Path) -> bool:
@@ -109,7 +91,7 @@ def _theirs(model: Network, tensors: Mapping[str, Tensor]) -> tuple[dict[str, An
     if row is None:
         return None
     if isinstance(settings, LoraSettings):
-        return _lora_to_theirs(model, row, settings, tensors)
+        return peft_lora.to_theirs(model, row, settings, tensors)
     prompted = isinstance(model.settings, DecoderSettings | EncoderDecoderSettings) and not model.fresh
     if isinstance(settings, SoftPromptSettings) and prompted:
         config = {
@@ -130,94 +112,6 @@ def _task(model: Network) -> str | None:
     if isinstance(model, EncoderDecoder):
         return "SEQ_2_SEQ_LM"
     return "CAUSAL_LM" if not model.refusal else None
-
-
-def places(model: Network, row: str) -> dict[str, list[Part]]:
-    """Their modules, by name, and which of our linear layers each is made of, row after row.
-
-    Found by sending numbered rows through the family's own table, so that it knows all that loading and saving do.
-    """
-    prefix = "base." if isinstance(model, Labelled) else ""
-    sizes = {name.removesuffix(".linear"): layer.out_features for name, layer in linears(model).items()}
-    marks, begins, start = {}, {}, 0
-    for name, rows in sizes.items():
-        if ".blocks." in f".{name}" and ".experts." not in name:
-            marks[f"{prefix}{name}.weight"] = torch.arange(start, start + rows, dtype=torch.float64)[:, None]
-            begins[start], start = name, start + rows
-    found: dict[str, list[Part]] = {}
-    for theirs, mark in families.to_theirs(marks, row).items():
-        first, parts = mark.flatten().long().tolist(), []
-        while first:
-            name = begins[first[0]]
-            parts.append(Part(name, sizes[name]))
-            first = first[sizes[name] :]
-        found[theirs.removesuffix(".weight")] = parts
-    return found
-
-
-def _lora_to_theirs(
-    model: Network, row: str, settings: LoraSettings, tensors: Mapping[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Where several of our matrices are one of theirs, so are their updates: A below A, B in blocks."""
-    adapted = {at: layer.pair() for at, layer in lora.layers(model).items()}
-    chosen = {at: pair for at, pair in adapted.items() if pair is not None}
-    out: dict[str, Tensor] = {}
-    shapes: dict[str, int] = {}
-    for theirs, parts in places(model, row).items():
-        pairs = {part.name: chosen.pop(part.name) for part in parts if part.name in chosen}
-        if not pairs:
-            continue
-        ranks = {at: len(pair.A) for at, pair in pairs.items()}
-        up = torch.zeros(sum(part.rows for part in parts), sum(ranks.values()))
-        magnitudes, top, left = [], 0, 0
-        for part in parts:
-            if part.name in pairs:
-                pair = pairs[part.name]
-                up[top : top + part.rows, left : left + ranks[part.name]] = pair.B.detach()
-                left += ranks[part.name]
-            if settings.dora:
-                magnitudes.append(_magnitude(model, part.name, pairs.get(part.name)))
-            top += part.rows
-        at = f"{PREFIX}{theirs}."
-        out[at + PARTS["A"]] = torch.cat([pair.A.detach() for pair in pairs.values()])
-        out[at + PARTS["B"]] = up
-        if magnitudes:
-            out[at + PARTS["magnitude"]] = torch.cat(magnitudes)
-        shapes[theirs] = left
-    if chosen:  # what is no module of its own there
-        return None
-    alphas = {at: settings.scale * (rank**0.5 if settings.rslora else rank) for at, rank in shapes.items()}
-    config: dict[str, Any] = {
-        "peft_type": "LORA",
-        "r": settings.rank,
-        "lora_alpha": settings.alpha,
-        "lora_dropout": settings.dropout,
-        "use_rslora": settings.rslora,
-        "use_dora": settings.dora,
-        "fan_in_fan_out": row == "gpt2",
-        "bias": "none",
-        "target_modules": sorted(shapes),
-        "rank_pattern": {at: rank for at, rank in shapes.items() if rank != settings.rank},
-        "alpha_pattern": {at: alpha for at, alpha in alphas.items() if shapes[at] != settings.rank},
-    }
-    known = fresh(model)
-    extra = {key: tensors[key] for key in known}
-    for name, other in model.shared().items():
-        extra |= {name: extra[other].clone()} if other in extra else {}  # there it is two modules to save
-    if extra:
-        named = families.to_theirs(extra, row)
-        out |= {PREFIX + key: tensor for key, tensor in named.items()}
-        tops = {key.rpartition(".")[0] for key in named}
-        config["modules_to_save"] = sorted({"classifier" if top.startswith("classifier.") else top for top in tops})
-    return config, out
-
-
-def _magnitude(model: Network, name: str, pair: lora.Pair | None) -> Tensor:
-    """Of a layer without an update in a matrix that has some: the lengths of its rows, so that it stays as it is."""
-    if pair is not None and pair.magnitude is not None:
-        return pair.magnitude.detach()
-    weight: Any = core(model).get_submodule(name).weight
-    return torch.linalg.vector_norm(weight.detach(), dim=1)
 
 
 # Reading
@@ -269,7 +163,8 @@ def put(model: Network, folder: Path, base: Path, fingerprint: str) -> Network:
     elif isinstance(settings, LoraSettings):
         if row is None:
             raise UserError(f"{folder} is for a model of Hugging Face's, and {base} is none", "name another base")
-        tensors = _lora_to_ours(model, row, folder, settings, tensors, origin)
+        own = (folder / OWN).exists()
+        tensors = peft_lora.to_ours(model, row, folder, settings, _config(folder), tensors, origin, own)
     else:
         edit(model, settings, origin=origin)
         if isinstance(settings, SoftPromptSettings) and PROMPT in tensors:
@@ -321,71 +216,6 @@ def settings_of(folder: Path) -> Adapted:
         "dora": config.get("use_dora", False),
     }
     return checked(LoraSettings, tables, source)
-
-
-def _lora_to_ours(
-    model: Network, row: str, folder: Path, settings: LoraSettings, tensors: Mapping[str, Tensor], origin: Origin
-) -> dict[str, Tensor]:
-    """Gives the layers their updates; returns the tensors of these, and of a head, by our names.
-
-    An update of several layers as one is one for each, less what does nothing there (columns of B that are all 0).
-    """
-    config, rest = _config(folder), dict(tensors)
-    found: dict[str, Tensor] = {}
-    pairs: dict[str, LoraSettings] = {}
-    mine = lora.targets(model, settings.targets) if (folder / OWN).exists() else None
-    prefix = "base." if isinstance(model, Labelled) else ""
-    for theirs, parts in places(model, row).items():
-        held = {ours: rest.pop(f"{PREFIX}{theirs}.{name}", None) for ours, name in PARTS.items()}
-        A, B, magnitude = held.values()
-        if A is None or B is None:
-            continue
-        rows = sum(part.rows for part in parts)
-        if A.dim() != 2 or B.shape != (rows, len(A)) or (magnitude is None) == settings.dora:
-            raise UserError(f"{folder / WEIGHTS}: the update of {theirs} does not fit its layer", RESTORE)
-        alpha = _pattern(config, "alpha_pattern", theirs, settings.alpha, folder)
-        scale = alpha / (len(A) ** 0.5 if settings.rslora else len(A))
-        top = 0
-        for part in parts:
-            own, top = B[top : top + part.rows], top + part.rows
-            if mine is not None and part.name not in mine:  # 0 in a matrix that is fused with others
-                continue
-            used = own.abs().sum(0).nonzero().flatten() if len(parts) > 1 else torch.arange(len(A))
-            used = used if len(used) else torch.arange(min(settings.rank, len(A)))
-            rank = len(used)
-            pairs[part.name] = settings.model_copy(
-                update={"rank": rank, "alpha": scale * (rank**0.5 if settings.rslora else rank)}
-            )
-            at = f"{prefix}{part.name}.pairs.{lora.NAME}."
-            found |= {f"{at}A": A[used], f"{at}B": own[:, used].contiguous()}
-            if magnitude is not None:
-                found[f"{at}magnitude"] = magnitude[top - part.rows : top]
-    if fresh(model):
-        named = {key.removeprefix(PREFIX): tensor for key, tensor in rest.items()}
-        known = set(families.FAMILIES[row].names.values())
-        if all(name.rpartition(".")[0] in known for name in named):
-            found, rest = found | families.to_ours(named, row), {}
-            found = {name: tensor for name, tensor in found.items() if name not in model.shared()}
-    if rest:
-        raise UserError(f"{folder / WEIGHTS} has a tensor that is not known: {min(rest)}", RESTORE)
-    edit(model, settings, origin=origin, add=lambda model, settings, seed: lora.put(model, pairs, lora.NAME))
-    return found
-
-
-def _pattern(config: Mapping[str, Any], key: str, name: str, otherwise: float, folder: Path) -> float:
-    """What a pattern of a configuration says of a module. Raises UserError for a pattern that is not just a name."""
-    patterns = config.get(key) or {}
-    if not isinstance(patterns, dict):
-        raise UserError(f"{folder / CONFIG}: {key} is damaged", RESTORE)
-    for pattern, value in patterns.items():
-        if not re.fullmatch(r"[\w.]+", pattern):
-            what = f"{folder / CONFIG}: {key} has {pattern!r}, which is a regular expression"
-            raise UserError(what, "write the names of the modules there")
-        if name == pattern or name.endswith(f".{pattern}"):
-            if type(value) not in (int, float) or not 0 < value < 2**40:
-                raise UserError(f"{folder / CONFIG}: {key} has {value!r} for {pattern}", RESTORE)
-            return float(value)
-    return otherwise
 
 
 def _fill(model: Network, tensors: Mapping[str, Tensor], folder: Path) -> None:

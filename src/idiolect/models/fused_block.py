@@ -30,6 +30,11 @@ class LowRank(NamedTuple):
     """[N, r]."""
     scale: float
 
+    def added(self, weight: Tensor) -> Tensor:
+        """W + scale · B A, [N, K], in W's own type even under autocast."""
+        with torch.autocast(weight.device.type, enabled=False):
+            return torch.addmm(weight, self.B, self.A, alpha=self.scale)
+
 
 class Part(NamedTuple):
     """A linear layer or a norm."""

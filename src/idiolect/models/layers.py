@@ -351,7 +351,11 @@ class CappedHead(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., D] → [..., V]."""
-        return torch.tanh(super().forward(x) / self.softcap) * self.softcap
+        return self.capped(super().forward(x))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """c · tanh(logits / c)."""
+        return torch.tanh(logits / self.softcap) * self.softcap
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idiolect.data.batch import IGNORE, Batch
+from idiolect.models.fused_block import form
 from idiolect.models.layers import CappedHead
 from idiolect.train.crossentropy import cross_entropy, linear_cross_entropy
 
@@ -119,8 +120,9 @@ def _with_auxiliary(model: Any, loss: Loss) -> Loss:
 
 def _nats(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     """The summed cross-entropy of labels [...] under a head over hidden [..., D]."""
-    if type(head) is nn.Linear:
-        return linear_cross_entropy(hidden, head.weight, head.bias, labels)
-    if type(head) is CappedHead:
-        return linear_cross_entropy(hidden, head.weight, head.bias, labels, head.softcap)
-    return cross_entropy(head(hidden), labels)  # an edited head is whatever its forward says it is
+    found = (head, None) if type(head) is CappedHead else form(head)
+    if found is None:
+        return cross_entropy(head(hidden), labels)  # an edited head is whatever its forward says it is
+    linear, update = found
+    weight = linear.weight if update is None else update.added(linear.weight)
+    return linear_cross_entropy(hidden, weight, linear.bias, labels, getattr(linear, "softcap", None))

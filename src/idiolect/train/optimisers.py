@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from idiolect.adapt.updates import Rows as UpdatedRows
 from idiolect.errors import UserError
 from idiolect.train.settings import TrainSettings
 
@@ -137,7 +138,7 @@ class Rows(torch.optim.Optimizer):
 
 def muon(model: nn.Module, named: Named, settings: TrainSettings, precision: str) -> list[torch.optim.Optimizer]:
     """Muon for the matrices between embedding and head, AdamW for everything else."""
-    ends = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    ends = {id(p) for m in model.modules() if isinstance(m, nn.Embedding | UpdatedRows) for p in m.parameters()}
     head = getattr(model, "head", None)
     ends |= {id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set()
     hidden = [p for p in named.values() if p.ndim == 2 and id(p) not in ends]
