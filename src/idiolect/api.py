@@ -12,6 +12,7 @@ VERBS = {
     "quickstart": "idiolect.recipes.quickstart",
     "doctor": "idiolect.devices",
     "bench": "idiolect.recipes.bench",
+    "curate": "idiolect.recipes.curate",
     "train_tokenizer": "idiolect.tokens.verbs",
     "encode": "idiolect.tokens.verbs",
     "decode": "idiolect.tokens.verbs",

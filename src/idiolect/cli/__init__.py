@@ -18,6 +18,7 @@ MAKING = {
     "doctor": "What this machine offers and what will be used.",
     "bench": "This machine's limits, and Idiolect's own speed on it.",
     "recipes": "List the recipes that ship, or show one to start your own from.",
+    "curate": "A clean corpus from a heap of files, with a report of what was dropped and why.",
     "tokenizer": "Learn, use and compare tokenizers.",
     "plan": "Parameters and memory of a recipe, before anything runs.",
     "train": "Learn a model of any family from text.",

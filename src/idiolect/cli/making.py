@@ -9,6 +9,7 @@ from typing import Annotated
 from idiolect import api
 from idiolect.cli import show
 from idiolect.cli.options import Flat, Json, Out
+from idiolect.text.engine import Engine
 from idiolect.tokens.settings import TokenizerSettings
 
 
@@ -49,6 +50,43 @@ def recipes_show(name: str, /) -> None:
         A recipe that ships, or a file of your own.
     """
     print(api.show_recipe(name), end="")
+
+
+def curate(
+    *inputs: str,
+    out: Out,
+    recipe: str = "curate",
+    dry_run: bool = False,
+    require_licence: bool = False,
+    engine: Engine = "local",
+    workers: int | None = None,
+    json: Json = False,
+) -> None:
+    """Make a clean corpus of a heap of files; given again after it was stopped, the same command goes on.
+
+    Parameters
+    ----------
+    inputs
+        Files and folders (txt, md, jsonl, csv, parquet, html, warc, wet, zip, tar; also .gz and .zst), and overrides
+        like curate.near.threshold=0.7.
+    out
+        The folder to make.
+    recipe
+        A recipe that ships (curate, curate-web), or a file of your own.
+    dry_run
+        Write only the report: what each filter would drop, and whom it would hit.
+    require_licence
+        Leave out documents whose licence is not known.
+    engine
+        Where the work is done: processes of this machine, or a ray cluster.
+    workers
+        Processes; without it, one a core.
+    """
+    overrides = [text for text in inputs if text.startswith("curate.") and "=" in text]
+    overrides += ["curate.consent.require_licence=true"] if require_licence else []
+    paths = [Path(text) for text in inputs if text not in overrides]
+    made = api.curate(paths, out, recipe, overrides, dry_run=dry_run, engine=engine, workers=workers)
+    show.facts(made, json)
 
 
 def tokenizer_train(

@@ -12,10 +12,13 @@ from idiolect.errors import UserError, nearest
 from idiolect.models.presets import PRESETS, VOCABULARY
 from idiolect.models.settings import FAMILIES
 from idiolect.recipes.settings import Recipe
+from idiolect.text.settings import Curation
 
 PRESET_TOKENS = 300_000_000_000
 """Tokens every GPT-3 size was trained on (Brown et al. 2020, section 2.2)."""
 FOLDER = Path(__file__).parent
+CURATE = "curate"
+"""The table that only a recipe for a curation has."""
 EXAMPLE_TEXT = "text.txt"
 """What `recipes show` writes for data.train, which no shipped recipe can know."""
 
@@ -67,6 +70,9 @@ def load(name: str, overrides: Sequence[str] = (), *, text_needed: bool = True) 
     Raises UserError with every problem of the recipe at once.
     """
     base = tables(name)
+    if CURATE in base:
+        mend = f"give it to `idiolect curate FILES --recipe {name} -o DIR`"
+        raise UserError(f"{name} is a recipe for a curation", mend)
     merged = config.override(base, overrides, Recipe)
     notes = []
     kind = _kind(merged)
@@ -120,6 +126,8 @@ def _kind(recipe: dict[str, Any]) -> Any:
 def show_recipe(name: str) -> str:
     """A shipped recipe or a file as complete commented TOML, to start one's own from."""
     base = tables(name)
+    if CURATE in base:
+        return config.dump(config.validate(Curation, base, name), heading=names().get(name, name))
     base.setdefault("data", {}).setdefault("train", [EXAMPLE_TEXT])
     _inherited(base, base)
     return config.dump(config.validate(Recipe, base, name), heading=names().get(name, name))

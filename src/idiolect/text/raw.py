@@ -35,6 +35,8 @@ ARCHIVES = (".zip", ".tar", ".tgz")
 PAGES = (".html", ".htm", ".xhtml")
 RAW = (*PLAIN, ".jsonl", *COLUMNS, ".parquet", *PAGES, ".warc", ".wet", *ARCHIVES)
 """The suffixes of what is read."""
+BLANK = "no text"
+"""Why nothing came of a record that can be read."""
 PARQUET_SECONDS = 120.0
 """Time for the next rows of a parquet file."""
 MOST_LOST = 0.01
@@ -157,7 +159,7 @@ def _whole(blob: Blob, settings: ReadingSettings) -> bytes | Drop:
 def _document(blob: Blob, place: int, text: str | Drop, metadata: dict[str, Any] | None = None) -> Document | Unread:
     """A document at a place in its file, unless there is none."""
     if isinstance(text, str) and not text.strip():
-        text = Drop("no text")
+        text = Drop(BLANK)
     if isinstance(text, Drop):
         return Unread(f"{blob.name}:{place}", blob.source, text)
     return Document(text, f"{blob.name}:{place}", blob.source, metadata=metadata or {})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from idiolect import files
 from idiolect.errors import UserError, missing_extra
 from idiolect.text.document import Document
 from idiolect.text.stream import LARGEST_LINE, Damaged, chunks, decoded, lines, too_long
@@ -33,6 +34,10 @@ DUCKDB: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_file_cache": "false",  # nothing is read twice
     "autoinstall_known_extensions": "false",  # nothing is fetched
 }
+CORPUS = "corpus"
+"""What the manifest of a folder says that `idiolect curate` made."""
+KEPT, DROPPED = "text", "dropped"
+"""Its folders: the documents, and what was left out."""
 MAX_BAD = 0.01
 """The share of a file's rows that may be unreadable."""
 BAD_AT_ONCE = 1000
@@ -52,6 +57,7 @@ def files_of(
     paths: Iterable[Path | str], suffixes: Sequence[str] = SUFFIXES, *, any_named: bool = False, any_found: bool = False
 ) -> list[Path]:
     """The files in `paths`, in order; folders are walked, sorted by name, hidden files left out; none comes twice.
+    Of a corpus that was curated they are its shards.
 
     Raises UserError for what does not exist and for files of an unknown kind; with `any_named` a file that is named
     itself may be of any, with `any_found` one that lies in a folder.
@@ -64,7 +70,8 @@ def files_of(
             raise UserError(f"{str(path)[:99]!r} is no path: {error.strerror}", "check the path") from None
         if not exists:
             raise UserError(f"{path} does not exist", "check the path")
-        inside = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+        below = path / KEPT if _is_corpus(path) else path
+        inside = [p for p in below.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
         for file in sorted(inside) if path.is_dir() else [path]:
             if not kind_of(file, suffixes) and not (any_named if file == path else any_found):
                 known = ", ".join(suffixes)
@@ -73,6 +80,10 @@ def files_of(
                 )
             found.setdefault(file.resolve(), file)
     return list(found.values())
+
+
+def _is_corpus(folder: Path) -> bool:
+    return (folder / files.MANIFEST).is_file() and files.read_manifest(folder).get("kind") == CORPUS
 
 
 def _hidden(path: Path) -> bool:

@@ -274,14 +274,21 @@ class ConsentSettings(Settings):
 class CurateSettings(Settings):
     """A curation: the steps from raw documents to a corpus, in their order."""
 
+    tokenizer: Path | None = None
+    """A folder with a tokenizer in which the report counts tokens; unset: it counts words."""
+    slices: tuple[str, ...] = ()
+    """Columns of the text (source, language, or your own, such as dialect) by which the report tells whom each filter
+    flags."""
+    keep_dropped: bool = True
+    """Keep what was dropped beside the corpus, redacted as it, with the reason."""
     read: ReadingSettings = ReadingSettings()
     """How documents are found in files."""
     normalise: NormaliseSettings = NormaliseSettings()
     """How a text is written."""
     clean: tuple[str, ...] = ()
     """The steps that take lines out of a text before it is filtered, in their order."""
-    filters: tuple[str, ...] = ()
-    """The filters a document must pass, in their order."""
+    filters: tuple[str, ...] = ("removed", "sites", "robots", "licence", "language", "length")
+    """The filters a document must pass, in their order. These drop nothing that they are not told to drop."""
     language: LanguageSettings = LanguageSettings()
     """The filter of languages."""
     length: LengthSettings = LengthSettings()
@@ -316,3 +323,10 @@ class CurateSettings(Settings):
         if "decontaminate" in self.filters and not self.decontaminate.against:
             raise ValueError("the filter decontaminate needs decontaminate.against, the files of evaluation sets")
         return self
+
+
+class Curation(Settings):
+    """A recipe for a curation."""
+
+    curate: CurateSettings = CurateSettings()
+    """The curation."""

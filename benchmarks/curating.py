@@ -1,0 +1,147 @@
+"""Curation at scale: a heap of 2 GB with planted duplicates, personal data and bad pages through `idiolect curate`.
+
+python -m benchmarks.curating --base FILE --heap FOLDER --bytes N     only writes the heap
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks import measure
+from benchmarks.measure import Claim
+from benchmarks.memory import NEW_WORD, Watched, new_word
+from benchmarks.suite import Suite
+from idiolect import seeds
+
+HEAP, ROOM = 2_000_000_000, 1_000_000_000
+"""Bytes of the heap, and of memory that curating it may take, all processes together."""
+SENTENCES = 14
+"""In a document, about 280 words; two documents share hardly a shingle, for each is another choice of thousands."""
+FILES = 7
+PLANTED = {"address": 0.01, "text": 0.01, "near": 0.02, "junk": 0.01, "person": 0.01}
+"""Share of the documents that: bear the address of an earlier one; have the text of one; have nearly the text of one;
+say one thing again and again; name a way to reach someone."""
+MEMORY = 2000
+"""Documents back that what is planted is taken from: it lies across parts, files and processes."""
+
+
+def heap(base: str, folder: Path, size: int) -> Counter[str]:
+    """Writes jsonl files of `size` bytes in all, with `url` and `text`; how many of each kind were planted."""
+    sentences = [s.strip() for s in re.split(r"(?<=[.!?])\s+", base) if 60 < len(s.strip()) < 300]
+    draw = seeds.numpy_generator(0, "heap")
+    counts: Counter[str] = Counter()
+    earlier: list[tuple[str, str]] = []
+    kinds, shares = [*PLANTED, "own"], [*PLANTED.values(), 1 - sum(PLANTED.values())]
+    folder.mkdir(parents=True)
+    for file in range(FILES):
+        with open(folder / f"crawl-{file}.jsonl", "w", encoding="utf-8") as out:
+            written = 0
+            while written < size / FILES:
+                number = counts["documents"]
+                text, url = own(sentences, draw, number), f"https://site{number % 997}.example/page/{number}"
+                kind = str(draw.choice(kinds, p=shares)) if len(earlier) == MEMORY else "own"
+                before_url, before = earlier[int(draw.integers(len(earlier)))] if earlier else ("", "")
+                if kind == "address":
+                    url = before_url.replace("https://site", "HTTPS://SITE").replace(".example/", ".EXAMPLE:443/")
+                    url += "?utm_source=feed#top"
+                elif kind == "text":
+                    text = unicodedata.normalize("NFD", before).replace(". ", ".  ") + "\n\n"
+                elif kind == "near":
+                    text = changed(before, draw)
+                elif kind == "junk":
+                    text = " ".join(["Click here to read more about this great offer."] * 30)
+                    text += f" {new_word(number)}"
+                elif kind == "person":
+                    text += f" Write to {new_word(number)}@mail.example or call +44 20 7946 {number % 10000:04}."
+                if kind in ("own", "person"):
+                    earlier.append((url, text))
+                    del earlier[:-MEMORY]
+                counts[kind] += 1
+                counts["documents"] += 1
+                written += out.write(json.dumps({"url": url, "text": text}, ensure_ascii=False) + "\n")
+    return counts
+
+
+def own(sentences: Sequence[str], draw: object, number: int) -> str:
+    """A document of its own: sentences drawn from the base, one word in NEW_WORD a new one."""
+    chosen = draw.integers(len(sentences), size=SENTENCES).tolist()  # type: ignore[attr-defined]
+    words = " ".join(sentences[i] for i in chosen).split(" ")
+    for place in range(number % NEW_WORD, len(words), NEW_WORD):
+        words[place] = new_word(number)
+    return " ".join(words)
+
+
+def changed(text: str, draw: object) -> str:
+    """Nearly the same: two of its words replaced, which changes at most ten of its shingles of five."""
+    words = text.split(" ")
+    for place in draw.integers(len(words), size=2).tolist():  # type: ignore[attr-defined]
+        words[place] = "altered"
+    return " ".join(words)
+
+
+def large(suite: Suite, size: int = HEAP) -> Iterator[Claim]:
+    """The heap through the shipped recipe: memory, speed, and what of the planted was found."""
+    where = suite.folder("curating")
+    try:
+        planted = heap(suite.data("wikitext-2/valid.txt").read_text(encoding="utf-8"), where / "heap", size)
+        out = where / "corpus"
+        with Watched(where) as watched:
+            sample = measure.run(suite.idiolect("curate", where / "heap", "-o", out, "--json"), timeout=3 * 3600)
+        report = json.loads((out / "report.json").read_text())
+    finally:
+        shutil.rmtree(where, ignore_errors=True)
+    dropped = {row["step"]: row["documents"] for row in report["dropped_by"]}
+    rows = [
+        ["address of an earlier document, spelt otherwise", planted["address"], dropped.get("url", 0)],
+        ["text of an earlier document, spaced and composed otherwise", planted["text"], dropped.get("exact", 0)],
+        ["text of an earlier document but for two words", planted["near"], dropped.get("near", 0)],
+        ["one sentence again and again", planted["junk"], dropped.get("gopher-repetition", 0)],
+        ["an e-mail address and a telephone number", planted["person"], report["redacted"].get("email", 0)],
+    ]
+    speed = planted["documents"] / sample.seconds
+    yield Claim(
+        f"curating a heap of {size / 1e9:g} GB: memory of all processes together",
+        f"≤ {ROOM / 1e9:g} GB",
+        f"{watched.peaks['resident'] / 1e9:.2f} GB",
+        watched.peaks["resident"] <= ROOM,
+        load=sample.load,
+        peak_bytes=watched.peaks["resident"],
+        details={"documents_a_second": speed, "seconds": sample.seconds},
+        table=[["planted", "documents", "found"], *rows],
+        note=f"{planted['documents']:,} documents in {FILES} files, a new word in {NEW_WORD}; {sample.seconds:,.0f} s, "
+        f"{speed:,.0f} documents a second on all cores, reading and writing included.",
+    )
+    exact = all(row[1] == row[2] for row in rows[:2])
+    near = rows[2][2] / rows[2][1]
+    yield Claim(
+        "the planted duplicates of that heap",
+        "addresses and texts 100 %, none else; near ≥ 0.95 and ≤ 1.005",
+        f"{rows[0][2]:,} of {rows[0][1]:,}, {rows[1][2]:,} of {rows[1][1]:,}, near {near:.4f}",
+        exact and 0.95 <= near <= 1.005,
+        load=sample.load,
+    )
+
+
+CLAIMS = {"curating-large": large}
+TRIED = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the heap, for looking into by hand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--heap", type=Path, required=True)
+    parser.add_argument("--bytes", type=int, default=HEAP)
+    asked = parser.parse_args(arguments)
+    print(json.dumps(heap(asked.base.read_text(encoding="utf-8"), asked.heap, asked.bytes)))
+
+
+if __name__ == "__main__":
+    main()

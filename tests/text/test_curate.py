@@ -1,0 +1,203 @@
+"""A curation end to end: what was planted is found and nothing else, the same bytes whoever does the work and after
+whatever kill."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+
+import duckdb
+import pytest
+
+from idiolect import api, files
+from idiolect.errors import Exit, UserError
+from idiolect.text import curate as curating
+from idiolect.text.read import read
+
+WORDS = ["time", "way", "year", "work", "day", "part", "case", "group", "place", "point", "fact", "hand"]
+
+
+def prose(number, words=120):
+    """A text of its own; two share no run of five words."""
+    draw = random.Random(number)
+    return " ".join(f"{draw.choice(WORDS)}{draw.randrange(10**6)}" for _ in range(words))
+
+
+PLANTED = {
+    "url": "HTTP://Site.Example:80/page/3/?utm_source=x#top",
+    "text": unicodedata.normalize("NFD", "Café " + prose(5)).replace(" ", "  ", 7) + "\n\n",
+    "near": prose(7).replace(" ", " changed ", 1),
+    "empty": " \n ",
+    "mail": prose(301) + " write to jane.doe@mail.example today",
+}
+
+
+def heap(folder, extra=()):
+    """Three files: ordinary documents, and what is planted, across them."""
+    folder.mkdir()
+    rows = [{"url": f"http://site.example/page/{n}", "text": prose(n), "dialect": "ab"[n % 2]} for n in range(23)]
+    rows[5]["text"] = "Café " + prose(5)
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    planted = [
+        {"url": PLANTED["url"], "text": prose(101), "licence": "CC-BY-4.0"},
+        {"url": "http://other.example/", "text": PLANTED["text"]},
+        {"url": None, "text": PLANTED["near"]},
+        {"url": None, "text": PLANTED["empty"]},
+        {"url": None, "text": PLANTED["mail"]},
+        *extra,
+    ]
+    (folder / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in planted))
+    (folder / "c.txt").write_text(prose(201))
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def rows(corpus, part="text"):
+    """The rows of a corpus, in their order."""
+    found = []
+    for path in sorted((corpus / part).iterdir()):
+        read = duckdb.execute(f"SELECT * FROM read_parquet('{path}')")
+        found += [dict(zip([column[0] for column in read.description], row)) for row in read.fetchall()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("curate")
+    result = api.curate([heap(folder / "heap")], folder / "corpus", workers=1)
+    return folder, result
+
+
+def test_what_was_planted_is_found_and_nothing_else(made):
+    folder, result = made
+    assert (result["documents_in"], result["documents_out"]) == (29, 25)
+    assert result["dropped"] == {"duplicate address": 1, "duplicate text": 1, "near duplicate": 1, "no text": 1}
+    assert result["redacted"] == {"email": 1}
+    assert set(result) == {
+        *("documents_in", "documents_out", "bytes_in", "bytes_out", "dropped", "redacted", "seconds"),
+        *("folder", "report"),
+    }
+    kept = rows(folder / "corpus")
+    assert [row["text"] for row in kept[:3]] == [prose(0), prose(1), prose(2)]
+    assert "jane.doe" not in str(kept) and "<EMAIL>" in str(kept)
+    assert len({row["id"] for row in kept}) == 25
+    assert {row["source"] for row in kept} == {"heap"}
+    assert not (folder / ".curating-corpus").exists()
+
+
+def test_what_was_dropped_is_kept_with_the_reason_and_the_document_it_repeats(made):
+    folder, _ = made
+    ids = {row["text"]: row["id"] for row in rows(folder / "corpus")}
+    dropped = {row["reason"]: row for row in rows(folder / "corpus", "dropped")}
+    assert dropped["duplicate address"]["value"] == ids[prose(3)]
+    assert dropped["duplicate text"]["value"] == ids["Café " + prose(5)]
+    assert dropped["near duplicate"]["value"] == ids[prose(7)]
+
+
+def test_the_report_adds_up(made):
+    folder, result = made
+    report = json.loads((folder / "corpus" / "report.json").read_text())
+    steps = {row["step"]: row["documents"] for row in report["funnel"]}
+    assert steps["read"] == 29 and steps["reading"] == 28 and steps["the corpus"] == 25
+    assert report["files_left_out"] == 1
+    assert sum(row["documents"] for row in report["kept"]["site"]) == 25
+    assert {row["value"]: row["documents"] for row in report["kept"]["licence"]} == {"unknown": 25}
+    assert report["bytes_out"] == sum(len(row["text"].encode()) for row in rows(folder / "corpus"))
+    page = (folder / "corpus" / "report.html").read_text()
+    assert "near duplicate" in page and "<script" not in page
+
+
+def test_a_corpus_is_read_as_text(made):
+    folder, _ = made
+    assert [document.text for document in read([folder / "corpus"])] == [row["text"] for row in rows(folder / "corpus")]
+
+
+def test_a_finished_corpus_is_not_made_again_and_another_is_not_put_in_its_place(made):
+    folder, result = made
+    again = api.curate([folder / "heap"], folder / "corpus", workers=1)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+    with pytest.raises(UserError, match="other text or other settings"):
+        api.curate([folder / "heap"], folder / "corpus", overrides=["curate.near.drop=false"])
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_the_bytes_do_not_depend_on_who_does_the_work(made, engine, tmp_path, monkeypatch):
+    folder, _ = made
+    api.curate([folder / "heap"], tmp_path / "corpus", workers=2, engine=engine)
+    assert contents(tmp_path / "corpus") == contents(folder / "corpus")
+
+
+def test_nor_on_how_the_text_is_cut_into_parts(made, tmp_path, monkeypatch):
+    folder, _ = made
+    monkeypatch.setattr(curating, "PART_BYTES", 3000)
+    api.curate([folder / "heap"], tmp_path / "corpus", workers=1)
+    assert rows(tmp_path / "corpus") == rows(folder / "corpus")
+
+
+def test_unknown_filters_are_named_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match='did you mean "gopher_quality"'):
+        api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", overrides=['curate.filters=["gopher_qualty"]'])
+
+
+def test_require_licence(tmp_path):
+    found = api.curate(
+        [heap(tmp_path / "heap")], tmp_path / "corpus", overrides=["curate.consent.require_licence=true"], workers=1
+    )
+    assert found["documents_out"] == 1 and found["dropped"]["unknown licence"] == 27
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "idiolect", "curate", *map(str, arguments)]
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
+    folder = heap(tmp_path / "heap", [{"text": prose(n)} for n in range(1000, 3000)])
+    asked = command(folder, "-o", tmp_path / "corpus", "--workers", 2)
+    process = subprocess.Popen(asked, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / ".curating-corpus" / "key").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == Exit.STOPPED and "give the same command again" in said and "Traceback" not in said
+    assert not (tmp_path / "corpus").exists()
+    assert subprocess.run(asked).returncode == 0
+    api.curate([folder], tmp_path / "whole", workers=1)
+    assert contents(tmp_path / "corpus") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_twenty_kills_at_random_leave_the_bytes_as_they_are(tmp_path):
+    """Each life is killed after a random time, so some get far and others do not; the last is let go to its end."""
+    folder = heap(tmp_path / "heap", [{"text": prose(n)} for n in range(1000, 4000)])
+    (folder / "more.txt").write_text("\n".join(prose(n, 40) for n in range(5000, 5400)))
+    began = time.monotonic()
+    whole = subprocess.run(command(folder, "-o", tmp_path / "whole", "--workers", 2), stderr=subprocess.DEVNULL)
+    assert whole.returncode == 0
+    most, draw, killed = time.monotonic() - began, random.Random(7), 0
+    asked = command(folder, "-o", tmp_path / "corpus", "--workers", 2)
+    for _ in range(60):
+        if killed == 20:
+            break
+        process = subprocess.Popen(asked, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(draw.uniform(0.3, 1.0) * most)
+            assert process.returncode == 0
+            files.remove_folder(tmp_path / "corpus")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+    assert killed == 20
+    assert subprocess.run(asked, stderr=subprocess.DEVNULL).returncode == 0
+    assert contents(tmp_path / "corpus") == contents(tmp_path / "whole")
