@@ -25,13 +25,16 @@ def sets(hashes: Hashes, counts: Counts) -> tuple[NDArray[np.uint32], Counts]:
 
     Two documents of n shingles have about n²/2³² elements in common by chance: 0.00002 where n is 300.
     """
-    owners = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
-    keyed = np.sort((owners << np.uint64(32)) | (hashes >> np.uint64(32)))
-    first = np.ones(len(keyed), bool)
-    first[1:] = keyed[1:] != keyed[:-1]
-    keyed = keyed[first]
-    owner = (keyed >> np.uint64(32)).astype(np.int64)
-    return keyed.astype(np.uint32), np.bincount(owner, minlength=len(counts)).astype(np.int64)
+    elements = (hashes >> np.uint64(32)).astype(np.uint32)
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    for start, end in zip(starts.tolist(), ends.tolist()):
+        elements[start:end].sort()  # a few hundred at a time are sorted ten times as fast as all with their owners
+    first = np.ones(len(elements), bool)
+    first[1:] = elements[1:] != elements[:-1]
+    first[starts[counts > 0]] = True
+    seen = np.concatenate([[0], np.cumsum(first)])
+    return elements[first], seen[ends] - seen[starts]
 
 
 def band_keys(elements: NDArray[np.uint32], counts: Counts, bands: int, rows: int) -> Hashes:

@@ -26,16 +26,15 @@ STEP = np.uint64(0xD6E8FEB86659FD93)
 """The same for sequences of words."""
 BATCH = 1 << 16
 """Characters at a time: their running sums stay in the processor's cache."""
-APART, INSIDE, ALONE = 0, 1, 2
-"""What a character is: between words, in a word, a word by itself."""
+APART, INSIDE, ALONE, UNKNOWN = 0, 1, 2, 3
+"""What a character is: between words, in a word, a word by itself, not looked up yet."""
 UNSPACED = (
     *((0x0E00, 0x0E4F), (0x0E80, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17DF)),  # Thai, Lao, Burmese, Khmer
     *((0x3005, 0x3007), (0x3021, 0x3029), (0x3040, 0x30FF), (0x31F0, 0x31FF)),  # Japanese
     *((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF)),  # Chinese characters
 )
 """First and last character of scripts written without spaces."""
-_KINDS = np.zeros(0x110000, np.uint8)
-_PAGES_KNOWN = np.zeros(0x1100, bool)
+_KINDS = np.full(0x110000, UNKNOWN, np.uint8)
 
 
 def shingles(texts: Sequence[str], words: int) -> tuple[Hashes, Counts]:
@@ -140,12 +139,13 @@ def _hashed(pieces: list[str]) -> tuple[Hashes, Counts]:
 
 def _kinds(codes: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """What each character is; pages of Unicode that were not met before are looked up."""
-    for page in np.flatnonzero(np.bincount(codes >> 8)) if codes.max(initial=0) > 0xFF or not _PAGES_KNOWN[0] else ():
-        if not _PAGES_KNOWN[page]:
-            first = int(page) << 8
-            _KINDS[first : first + 256] = [_kind(code) for code in range(first, first + 256)]
-            _PAGES_KNOWN[page] = True
-    return _KINDS[codes]
+    places = codes.astype(np.intp)
+    kinds = np.take(_KINDS, places)
+    if kinds.max(initial=0) == UNKNOWN:
+        for page in np.unique(places[kinds == UNKNOWN] >> 8).tolist():
+            _KINDS[page << 8 : (page + 1) << 8] = [_kind(code) for code in range(page << 8, (page + 1) << 8)]
+        kinds = np.take(_KINDS, places)
+    return kinds
 
 
 def _kind(code: int) -> int:
