@@ -38,6 +38,7 @@ MODULES = {
     "memory": "Memory",
     "ngrams": "N-grams",
     "tokenising": "Tokenising",
+    "curating_near": "Near duplicates",
 }
 """Module → its heading on the page, in the page's order."""
 

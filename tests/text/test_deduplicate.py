@@ -197,6 +197,19 @@ def test_a_template_on_many_pages_hides_no_duplicates(tmp_path):
     assert sum(bool(reason) for reason, _ in found[600:]) >= 190
 
 
+def test_one_document_many_times_is_met_part_by_part(tmp_path, monkeypatch):
+    """Its bands have more rows than are read at once, so all later parts meet the first document of the first."""
+    monkeypatch.setattr("idiolect.text.keyranges.AT_ONCE", 53)
+    rng = random.Random(5)
+    first, other = random_text(rng, 150), random_text(rng, 150)
+    documents = [(f"{first} copy {number}", None) for number in range(300)]
+    documents[200] = (other, None)
+    found, _ = decided(tmp_path, documents, settings(near={}), cuts=[7, 150])
+    expected = [("near duplicate", 0)] * 300
+    expected[0] = expected[200] = ("", -1)
+    assert found == expected
+
+
 def test_bands_meet_as_often_as_they_should():
     """The share of pairs that share a band is 1 - (1 - J^rows)^bands; J is counted, not estimated."""
     rng = np.random.default_rng(5)

@@ -66,15 +66,16 @@ class KeyRanges:
             if int((cuts[:, part + 1] - cuts[:, part]).sum()) <= 2 * AT_ONCE:
                 yield iter([_joined(_slice(*run, *cut[part : part + 2]) for run, cut in zip(runs, cuts))])
             else:
-                yield self._windows(runs, cuts[:, part : part + 2])
+                yield self._windows(level, runs, cuts[:, part : part + 2])
 
-    def _windows(self, runs: Sequence[tuple[int, Path]], cuts: NDArray[np.int64]) -> Iterator[keys.Rows]:
-        """The rows of a range in parts of AT_ONCE documents."""
+    def _windows(self, level: str, runs: Sequence[tuple[int, Path]], cuts: NDArray[np.int64]) -> Iterator[keys.Rows]:
+        """The rows of a range in parts of as many documents as have AT_ONCE rows in all ranges together."""
+        documents = np.uint64(max(1, self.documents * AT_ONCE // self.rows(level)))
         held: list[keys.Rows] = []
         window = 0
         for (base, path), cut in zip(runs, cuts):
             rows = _slice(base, path, *cut)
-            of = rows[:, 1] // np.uint64(AT_ONCE)
+            of = rows[:, 1] // documents
             for number in np.unique(of).tolist():
                 if number != window and held:
                     yield _joined(held)

@@ -46,6 +46,7 @@ class KeyWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.documents = 0
         self._texts: list[str] = []
+        self._addresses: dict[int, str] = {}
         self._held = 0
         self._ends: list[NDArray[np.int64]] = []
         self._runs = {level: _Runs(folder, level) for level in ("address", "text", "near", "lines")}
@@ -57,10 +58,10 @@ class KeyWriter:
     def add(self, text: str, url: str | None) -> None:
         """One more document; `url` is the address it was read at, None or empty where it has none."""
         if self.settings.url.drop and url:
-            self._runs["address"].add(_half_keys([addresses.canonical(url)], [self.documents]))
+            self._addresses[self.documents] = addresses.canonical(url)
         self.documents += 1
         self._texts.append(text)
-        self._held += len(text)
+        self._held += len(text) + 1
         if self._held >= BATCH:
             self._flush()
 
@@ -82,8 +83,11 @@ class KeyWriter:
         if not texts:
             return
         first = self.documents - len(texts)
-        numbers = range(first, self.documents)
+        if self._addresses:
+            self._runs["address"].add(_half_keys(list(self._addresses.values()), list(self._addresses)))
+            self._addresses = {}
         if self.settings.exact.drop:
+            numbers = range(first, self.documents)
             self._runs["text"].add(_half_keys([one_spelling(text) for text in texts], numbers))
         if self.settings.lines.drop:
             self._runs["lines"].add(_line_keys(texts, first, self.settings.lines.min_characters))
