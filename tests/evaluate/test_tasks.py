@@ -9,7 +9,7 @@ from idiolect import api
 from idiolect.adapt.heads import attach
 from idiolect.adapt.settings import LabelledSettings
 from idiolect.decode.choices import choices
-from idiolect.decode.settings import DecodeSettings
+from idiolect.decode.settings import ChatSettings, DecodeSettings
 from idiolect.errors import UserError
 from idiolect.evaluate.overlap import exact_match, rouge
 from idiolect.evaluate.settings import TaskEvaluation
@@ -18,6 +18,7 @@ from idiolect.interop import folder
 from idiolect.models.build import build
 from idiolect.models.settings import DecoderSettings, EncoderDecoderSettings, EncoderSettings
 from idiolect.prompt.few_shot import LABELS, draw
+from idiolect.tokens.chat import BUILT_IN
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 
@@ -107,6 +108,66 @@ def test_texts_that_are_too_long_count_as_wrong_and_are_counted(made, tmp_path):
         assert found["notes"] == [f"{where}: 1 of 4 texts are longer than it reads and count as answered wrongly"]
         if name == "head":
             assert found["rows"][0]["accuracy"] == 0.5
+
+
+@pytest.fixture(scope="module")
+def talking(made):
+    """A decoder whose folder has a chat template, which needs no tokens of its own."""
+    base, _ = made
+    tokenizer = train(["film"], TokenizerSettings(kind="byte"))
+    tokenizer.templates = {"default": BUILT_IN["turns"]}
+    model = build(SHAPES["decoder"], tokenizer.size, seed=0).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(20)  # so that what it writes depends on what it reads
+    folder.save(base / "talking", model, tokenizer, {})
+    return base, tokenizer
+
+
+def test_a_model_with_a_chat_template_is_asked_by_it_and_answers_as_in_a_chat(talking):
+    """An answer is what `chat` says to the source, and the references are what it says in one."""
+    base, _ = talking
+    settings = ChatSettings(temperature=0.0, max_tokens=5)
+    said = [api.chat(base / "talking", row["source"], settings)["text"].strip() for row in ROWS[:3]]
+    assert all(said) and len(set(said)) == 3
+    rows = [{"source": row["source"], "target": text} for row, text in zip(ROWS, said, strict=False)]
+    (base / "said.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = TaskEvaluation(task="pairs", answer_tokens=5, metrics=("exact_match",))
+    (row,) = evaluate_task([base / "talking"], base / "said.jsonl", asked)["rows"]
+    assert row["exact_match"] == 1.0
+    plain = asked.model_copy(update={"chat": False})
+    (other,) = evaluate_task([base / "talking"], base / "said.jsonl", plain)["rows"]
+    assert other["exact_match"] == 0.0
+
+
+def test_labels_are_compared_as_answers_in_a_chat_with_the_examples_as_earlier_turns(talking):
+    base, tokenizer = talking
+    model = folder.load(base / "talking").model
+    asked = TaskEvaluation(task="labels", shots=(2,), examples=base / "shown.jsonl", seed=5)
+    row = evaluate_task([base / "talking"], base / "test.jsonl", asked)["rows"][0]
+    shown = draw([(row["text"], row["label"]) for row in ROWS[7:]], 2, 5)
+    lead = "".join(f"User: Text: {text}\nLabel:\nAssistant:\n{label}<|endoftext|>\n" for text, label in shown)
+    right = 0
+    for example in ROWS[:7]:
+        prompt = f"{lead}User: Text: {example['text']}\nLabel:\nAssistant:\n"
+        ids = [tokenizer.begin_id]
+        for i, part in enumerate(prompt.split("<|endoftext|>")):
+            ids += [tokenizer.end_id] * (i > 0) + tokenizer.encode(part)
+        logs = []
+        for label in "xyz":
+            full = torch.tensor([[*ids, *tokenizer.encode(label), tokenizer.end_id]])
+            logs.append(float(model.score(full)[0, len(ids) :].sum()))
+        right += "xyz"[max(range(3), key=logs.__getitem__)] == example["label"]
+        assert row["prompt_tokens"] == len(ids)  # all of one length
+    assert row["accuracy"] == pytest.approx(right / 7)
+    found = api.classify(base / "talking", "film 0", labels=("x", "y"), examples=base / "shown.jsonl", shots=2, seed=5)
+    assert found["prompt_tokens"] == len(ids)
+    full = [torch.tensor([[*ids, *tokenizer.encode(label), tokenizer.end_id]]) for label in "xy"]
+    expected = {label: float(model.score(one)[0, len(ids) :].sum()) for label, one in zip("xy", full, strict=True)}
+    asked_of = api.classify(
+        base / "talking", "film 6", labels=("x", "y"), examples=base / "shown.jsonl", shots=2, seed=5
+    )
+    assert asked_of["logprobs"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_cannot_be_asked_is_refused(made):

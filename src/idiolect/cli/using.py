@@ -332,6 +332,7 @@ def evaluate(
     examples: Path | None = None,
     fields: str | None = None,
     template: str | None = None,
+    chat: bool = True,
     by: Literal["sum", "token", "byte"] = "sum",
     limit: int | None = None,
     answer_tokens: int = 64,
@@ -357,6 +358,8 @@ def evaluate(
         The two fields or columns of an example; unset, text,label or source,target.
     template
         How an example is written: "Text: {text}\\nLabel: {label}".
+    chat
+        Ask a model that has a chat template by it, the examples as earlier turns; --no-chat asks it as any other.
     by
         What is compared of labels: the probability of a whole name (sum), or the mean of its log over tokens or bytes.
     limit
@@ -372,6 +375,7 @@ def evaluate(
         examples=examples,
         fields=None if fields is None else show.two(fields),
         template=None if template is None else template.replace("\\n", "\n"),
+        chat=chat,
         by=by,
         limit=limit,
         answer_tokens=answer_tokens,

@@ -45,8 +45,8 @@ class Conversation:
 
     def __init__(self, model: LanguageModel, chat: Chat, settings: ChatSettings, system: str | None = None) -> None:
         self.model, self.chat = model, chat
-        ends = (*settings.stop_tokens, *chat.ends, *chat.tokenizer.answer_ends)
-        self.settings = settings.model_copy(update={"stop_tokens": tuple(dict.fromkeys(ends))})
+        ends = tuple(dict.fromkeys((*settings.stop_tokens, *chat.stops)))
+        self.settings = settings.model_copy(update={"stop_tokens": ends})
         self._system = [{"role": SYSTEM, "content": system}] if system else []
         self.reset()
 

@@ -18,6 +18,8 @@ from idiolect.decode.read import device_of, still
 from idiolect.decode.translate import start_id
 from idiolect.errors import UserError
 from idiolect.models.contract import LanguageModel, SequenceToSequence
+from idiolect.tokens.chat import ASSISTANT, USER, Chat
+from idiolect.tokens.sandbox import Message
 
 POSITIONS = 1 << 12
 """Positions read at once."""
@@ -52,36 +54,71 @@ def choices(
     Raises UserError for a model whose scores are no probabilities, for answers that the tokenizer cannot tell apart,
     and for a text longer than the context.
     """
-    if not model.normalised:
-        raise UserError("this model's scores are no probabilities", "use a normalised smoothing, such as kneser-ney")
     wanted = [answer + after for _, after in prompts for answer in answers]
-    reads = isinstance(model, SequenceToSequence)
-    begins = [start_id(model.settings, tokenizer)] if reads else _begin(model, tokenizer)
-    sources: list[np.ndarray] | None = None
-    if reads:
+    sources = None
+    if isinstance(model, SequenceToSequence):
+        begins = [start_id(model.settings, tokenizer)]
         asked = tokenizer.encode_batch([before.rstrip() for before, _ in prompts])
         sources = [np.append(ids, tokenizer.end_id) for ids in asked for _ in answers]
+        bare = [begins] * len(prompts)
         rows = [[*begins, *ids, tokenizer.end_id] for ids in tokenizer.encode_batch(wanted)]
-        starts = [len(begins)] * len(rows)
     else:
-        bare = tokenizer.encode_batch([before for before, _ in prompts])
+        begins = _begin(model, tokenizer)
+        bare = [[*begins, *ids] for ids in tokenizer.encode_batch([before for before, _ in prompts])]
         texts = [before + answer + after for before, after in prompts for answer in answers]
         rows = [[*begins, *ids] for ids in tokenizer.encode_batch(texts)]
-        starts = []
-        for i, alone in enumerate(bare):
-            group = rows[i * len(answers) : (i + 1) * len(answers)]
-            starts += [_common([[*begins, *alone], *group])] * len(answers)
-    C = len(answers)
-    for i in range(len(prompts)):
-        _check(rows[i * C : (i + 1) * C], starts[i * C], answers)
+    return _found(model, bare, rows, answers, [len(text.encode("utf-8")) for text in wanted], sources)
+
+
+def replies(
+    model: LanguageModel, talk: Chat, conversations: Sequence[Sequence[Message]], answers: Sequence[str]
+) -> list[list[Choice]]:
+    """Each conversation with each of the answers as its next message, and what ends one: N lists of C.
+
+    Raises UserError as `choices`.
+    """
+    bare, rows = _conversed(talk, conversations, answers)
+    return _found(model, bare, rows, answers, [len(answer.encode("utf-8")) for answer in answers] * len(bare), None)
+
+
+def longest_reply(talk: Chat, answers: Sequence[str]) -> int:
+    """The most tokens that one of the answers takes, with what ends it."""
+    bare, rows = _conversed(talk, [[{"role": USER, "content": "a"}]], answers)
+    return max(map(len, rows)) - len(bare[0])
+
+
+def _conversed(
+    talk: Chat, conversations: Sequence[Sequence[Message]], answers: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """(the ids of each conversation up to where the model answers, those of each with each of the answers)."""
+    bare = [asked.ids.tolist() for asked in talk.render_batch(conversations, reply=True)]
+    answered = [[*said, {"role": ASSISTANT, "content": answer}] for said in conversations for answer in answers]
+    full = [talk.closed(one) for one in talk.render_batch(answered)]
+    return bare, [ids[: np.flatnonzero(mask)[-1] + 1].tolist() for ids, mask in full]
+
+
+def _found(
+    model: LanguageModel,
+    bare: Sequence[Sequence[int]],
+    rows: Sequence[Sequence[int]],
+    answers: Sequence[str],
+    sizes: Sequence[int],
+    sources: Sequence[np.ndarray] | None,
+) -> list[list[Choice]]:
+    """bare: the ids of each prompt alone; rows: those of each with each answer, whose bytes are the sizes."""
+    if not model.normalised:
+        raise UserError("this model's scores are no probabilities", "use a normalised smoothing, such as kneser-ney")
+    C, starts = len(answers), []
+    for i, alone in enumerate(bare):
+        group = rows[i * C : (i + 1) * C]
+        start = len(alone) if sources is not None else _common([alone, *group])
+        _check(group, start, answers)
+        starts += [start] * C
     _fit(model, rows, sources)
     logs = _summed(model, rows, starts, sources)
-    sizes = [len(text.encode("utf-8")) for text in wanted]
-    found = [
-        Choice(*one)
-        for one in zip(logs, (len(row) - s for row, s in zip(rows, starts, strict=True)), sizes, strict=True)
-    ]
-    return [found[i * C : (i + 1) * C] for i in range(len(prompts))]
+    tokens = (len(row) - start for row, start in zip(rows, starts, strict=True))
+    found = [Choice(*one) for one in zip(logs, tokens, sizes, strict=True)]
+    return [found[i * C : (i + 1) * C] for i in range(len(bare))]
 
 
 def shares(weights: Sequence[float]) -> list[float]:

@@ -32,6 +32,8 @@ class TaskEvaluation(Settings):
     """The file the examples that are shown come from."""
     fields: tuple[str, str] | None = None
     """The fields or columns of an example; unset: text and label, or source and target."""
+    chat: bool = True
+    """Whether a model that has a chat template is asked by it, the examples as earlier turns."""
     template: str | None = None
     """How an example is written: {text} and {label}, or {source} and {target}."""
     by: Literal["sum", "token", "byte"] = "sum"

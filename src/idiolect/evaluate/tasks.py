@@ -17,7 +17,7 @@ import numpy as np
 
 from idiolect.adapt.heads import Labelled, frame
 from idiolect.data.examples import in_order
-from idiolect.decode.choices import choices
+from idiolect.decode.choices import choices, longest_reply, replies
 from idiolect.decode.classify import label_texts
 from idiolect.decode.generate import complete
 from idiolect.decode.settings import DecodeSettings, Precision
@@ -30,8 +30,10 @@ from idiolect.evaluate.settings import TaskEvaluation
 from idiolect.interop.folder import Loaded
 from idiolect.models.contract import SequenceToSequence
 from idiolect.prompt import few_shot
-from idiolect.prompt.few_shot import Form, Prompt
+from idiolect.prompt.few_shot import Example, Form, Prompt
 from idiolect.text.examples import Examples
+from idiolect.tokens import chat
+from idiolect.tokens.chat import Chat
 
 AT_ONCE = 64
 """Prompts answered at once."""
@@ -39,9 +41,6 @@ ROWS = 1 << 13
 """Positions of texts labelled at once."""
 FIELDS = {"labels": ("text", "label"), "pairs": ("source", "target")}
 """The fields of an example unless others are named, and what a template calls them."""
-
-Example = tuple[str, str]
-"""What is given, and the true answer."""
 
 
 @dataclass
@@ -54,6 +53,8 @@ class Asking:
     shown: Sequence[Example]
     test: Sequence[Example]
     asked: TaskEvaluation
+    talk: Chat | None
+    """The chat template that it is asked by, where it has one."""
     prompts: list[Prompt] = field(default_factory=list)
     missed: int = 0
     """Texts that are longer than the model reads, which count as answered wrongly."""
@@ -73,9 +74,10 @@ def evaluate_task(
     """{"rows", "notes"}: for each model its figures on the test, one row for each number of shots.
 
     A model with a head for labels gives its own, and one that answers a source (an encoder-decoder, of pairs) answers
-    it: one row without shots each. All others are prompted: of labels the likeliest name is the guess, of pairs the
-    answer is written greedily. Labels are measured in accuracy and macro F1, pairs by the metrics asked for. Raises
-    UserError for a model that can do neither, and for shots without a file of examples.
+    it: one row without shots each. All others are prompted, by their chat template where they have one: of labels the
+    likeliest name is the guess, of pairs the answer is written greedily. Labels are measured in accuracy and macro F1,
+    pairs by the metrics asked for. Raises UserError for a model that can do neither, and for shots without a file of
+    examples.
     """
     assert asked.task is not None
     fields = asked.fields or FIELDS[asked.task]
@@ -83,13 +85,17 @@ def evaluate_task(
     pool = [] if asked.examples is None else _read(asked.examples, fields)
     if max(asked.shots) > 0 and not pool:
         raise UserError("there are no examples to show", "name the file with them: --examples FILE")
-    form = Form(asked.template, *FIELDS[asked.task]) if asked.template else _FORMS[asked.task]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
     for name in models:
         loaded = load_with_tokenizer(name, precision)
+        assert loaded.tokenizer is not None
+        talk = chat.own(loaded.tokenizer) if asked.chat else None
+        form = _FORMS[asked.task, talk is not None]
+        if asked.template:
+            form = Form(asked.template, *FIELDS[asked.task])
         for shots in _rows_of(loaded, asked):
-            one = Asking(loaded, name, form, few_shot.draw(pool, shots or 0, asked.seed), test, asked)
+            one = Asking(loaded, name, form, few_shot.draw(pool, shots or 0, asked.seed), test, asked, talk)
             row: dict[str, Any] = {"model": str(name), "family": loaded.settings.kind, "shots": shots}
             row |= _TASKS[asked.task](one)
             rows.append(row | {"prompt_tokens": fmean(p.tokens for p in one.prompts) if one.prompts else None})
@@ -141,13 +147,19 @@ def _by_names(one: Asking) -> list[str]:
     names = sorted({label for _, label in (*one.test, *one.shown)})
     context, room = model.context, max(len(tokenizer.encode(label + one.form.sides("")[1])) for label in names)
     if isinstance(model, SequenceToSequence):
-        context, room = model.settings.longest_source, 0  # type: ignore[attr-defined]
+        context, room, one.talk = model.settings.longest_source, 0, None  # type: ignore[attr-defined]
+    if one.talk is not None:
+        room = longest_reply(one.talk, names)
     some = _prompted(one, context, room + 1)
     guesses = [""] * len(one.test)
     for first in range(0, len(some), AT_ONCE):
         group = some[first : first + AT_ONCE]
-        asked = [(one.prompts[i].before, one.prompts[i].after) for i in group]
-        for i, row in zip(group, choices(model, tokenizer, asked, names), strict=True):
+        if one.talk is None:
+            asked = [(one.prompts[i].before, one.prompts[i].after) for i in group]
+            found = choices(model, tokenizer, asked, names)
+        else:
+            found = replies(model, one.talk, [one.prompts[i].messages for i in group], names)
+        for i, row in zip(group, found, strict=True):
             weights = [choice.weight(one.asked.by) for choice in row]
             guesses[i] = names[weights.index(max(weights))]
     return guesses
@@ -156,7 +168,7 @@ def _by_names(one: Asking) -> list[str]:
 def _prompted(one: Asking, context: int | None, room: int) -> list[int]:
     """Makes the prompts of all texts; returns those that leave so much room for an answer."""
     given, tokenizer = [text for text, _ in one.test], one.loaded.tokenizer
-    one.prompts = [few_shot.fitting(one.form, one.shown, text, tokenizer, context, room) for text in given]
+    one.prompts = [few_shot.fitting(one.form, one.shown, text, tokenizer, context, room, one.talk) for text in given]
     fit = [i for i, prompt in enumerate(one.prompts) if prompt.fits(room)]
     one.missed = len(given) - len(fit)
     return fit
@@ -178,10 +190,14 @@ def _pairs(one: Asking) -> dict[str, float]:
     else:
         speaking = language_model(one.loaded, one.name)
         some = _prompted(one, speaking.context, one.asked.answer_tokens)
-        settings = settings.model_copy(update={"stop": _stop(one.form, (*one.shown, *one.test))})
+        stops: dict[str, Any] = {"stop": _stop(one.form, (*one.shown, *one.test))}
+        if one.talk is not None:
+            stops = {"stop_tokens": one.talk.stops}
+        settings = settings.model_copy(update=stops)
         for first in range(0, len(some), AT_ONCE):
             group = some[first : first + AT_ONCE]
-            answers = complete(speaking, tokenizer, [one.prompts[i].before for i in group], settings)
+            asked = [one.prompts[i].ids or one.prompts[i].before for i in group]
+            answers = complete(speaking, tokenizer, asked, settings)
             for i, answer in zip(group, answers, strict=True):
                 written[i] = answer.text
     found: dict[str, float] = {}
@@ -210,5 +226,11 @@ def _majority(known: Sequence[Example], test: Sequence[Example]) -> dict[str, An
     return {"model": "majority", "family": "majority", "shots": None, **figures, "prompt_tokens": None}
 
 
-_FORMS = {"labels": few_shot.LABELS, "pairs": few_shot.PAIRS}
+_FORMS = {
+    ("labels", False): few_shot.LABELS,
+    ("labels", True): few_shot.LABELS,
+    ("pairs", False): few_shot.PAIRS,
+    ("pairs", True): few_shot.REPLIES,
+}
+"""(task, whether it is asked in a chat) → how."""
 _TASKS = {"labels": _labels, "pairs": _pairs}

@@ -8,12 +8,14 @@ from typing import Any
 
 from idiolect.adapt.heads import Labelled
 from idiolect.decode import classify as heads
-from idiolect.decode.choices import By, Choice, choices, shares
+from idiolect.decode.choices import By, Choice, choices, replies, shares
 from idiolect.decode.settings import Precision
 from idiolect.decode.verbs import load_with_tokenizer, reader
 from idiolect.errors import UserError
+from idiolect.models.contract import SequenceToSequence
 from idiolect.prompt import few_shot
 from idiolect.text.examples import Examples
+from idiolect.tokens.chat import own
 
 
 def classify(
@@ -37,7 +39,8 @@ def classify(
     each given what is before it, "tokens" how many tokens that is of, "prompt_tokens" what was read before. `by` is
     what is compared, and what the probabilities are shares of: "sum" is p(label | text) itself, which a label of more
     tokens makes smaller; "token" and "byte" are means, which do not. `shots` examples of the file `examples` stand
-    before the text (see `few_shot`), and "notes" says when they are too many.
+    before the text (see `few_shot`), as turns of a chat where the model has a template for one, and "notes" says when
+    they are too many.
     Raises UserError for labels beside a head or a model without either, and for a text longer than the context.
     """
     loaded = load_with_tokenizer(model, precision)
@@ -52,11 +55,16 @@ def classify(
         mend = "name labels to compare: --labels good,bad; or train a head: idiolect train classify model.from=MODEL"
         raise UserError(f"{model} is a {loaded.settings.kind} model and has no labels", mend)
     check_labels(labels)
-    form = few_shot.Form(template)
+    form, talk = few_shot.Form(template), own(loaded.tokenizer)
     given = shown(examples, fields, shots, seed)
     reading = reader(loaded, model)
-    asked = few_shot.prompt(form, given, text, loaded.tokenizer, reading.context)
-    found = choices(reading, loaded.tokenizer, [(asked.before, asked.after)], labels)[0]
+    if isinstance(reading, SequenceToSequence):
+        talk = None
+    asked = few_shot.prompt(form, given, text, loaded.tokenizer, reading.context, talk)
+    if talk is None:
+        found = choices(reading, loaded.tokenizer, [(asked.before, asked.after)], labels)[0]
+    else:
+        found = replies(reading, talk, [asked.messages], labels)[0]
     notes = few_shot.warnings(shots, [])
     lengths = {one.tokens for one in found}
     if by == "sum" and len(lengths) > 1:

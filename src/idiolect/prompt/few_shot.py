@@ -11,7 +11,11 @@ from typing import Any
 
 from idiolect import seeds
 from idiolect.errors import UserError
+from idiolect.tokens.chat import ASSISTANT, USER, Chat
+from idiolect.tokens.sandbox import Message
 
+Example = tuple[str, str]
+"""What is given, and its answer."""
 MANY = 6
 """Examples beyond which more of them are rarely the way: what does not work with five or six wants fine-tuning."""
 BETWEEN = "\n\n"
@@ -48,6 +52,8 @@ class Form:
 
 LABELS = Form("Text: {text}\nLabel: {label}")
 PAIRS = Form("Input: {source}\nOutput: {target}", "source", "target")
+REPLIES = Form("{source}\n{target}", "source", "target")
+"""Of a chat: the source is all that is said."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +70,59 @@ class Prompt:
     """Tokens of `before`."""
     left: int | None
     """Tokens that the context leaves for the answer, below 0 when it does not fit; None: there is no limit."""
+    messages: tuple[Message, ...] = ()
+    """Of a model that is asked by its chat template: the examples as earlier turns, and the question."""
+    ids: tuple[int, ...] = ()
+    """Those as they are read, up to where the model is to answer."""
 
     def fits(self, room: int) -> bool:
         """Whether the context leaves so many."""
         return self.left is None or self.left >= room
 
 
-def prompt(form: Form, examples: Sequence[tuple[str, str]], text: str, tokenizer: Any, context: int | None) -> Prompt:
-    """Examples (what is given, its answer), then the question about a text."""
+def prompt(
+    form: Form,
+    examples: Sequence[Example],
+    text: str,
+    tokenizer: Any,
+    context: int | None,
+    talk: Chat | None = None,
+) -> Prompt:
+    """Examples (what is given, its answer), then the question about a text; of a chat, as its turns.
+
+    There a user says what the form has before the answer, and the assistant the answer and what the form has after it.
+    """
     before, after = form.sides(text)
-    before = BETWEEN.join([*(form.filled(*example) for example in examples), before])
-    tokens = len(tokenizer.encode(before)) + (tokenizer.begin_id is not None)
-    return Prompt(before, after, len(examples), tokens, None if context is None else context - tokens)
+    if talk is None:
+        before = BETWEEN.join([*(form.filled(*example) for example in examples), before])
+        tokens = len(tokenizer.encode(before)) + (tokenizer.begin_id is not None)
+        return Prompt(before, after, len(examples), tokens, None if context is None else context - tokens)
+    messages: list[Message] = []
+    for given, answer in examples:
+        asked, ends = form.sides(given)
+        messages.append({"role": USER, "content": asked.strip()})
+        messages.append({"role": ASSISTANT, "content": (answer + ends).strip()})
+    messages.append({"role": USER, "content": before.strip()})
+    ids = talk.render(messages, reply=True).ids.tolist()
+    left = None if context is None else context - len(ids)
+    return Prompt(before, after, len(examples), len(ids), left, tuple(messages), tuple(ids))
 
 
 def fitting(
-    form: Form, examples: Sequence[tuple[str, str]], text: str, tokenizer: Any, context: int | None, room: int
+    form: Form,
+    examples: Sequence[Example],
+    text: str,
+    tokenizer: Any,
+    context: int | None,
+    room: int,
+    talk: Chat | None = None,
 ) -> Prompt:
     """As `prompt`, with as many of the examples, the first ones, as leave `room` tokens for the answer.
 
     Where the question alone does not, that: `fits` tells.
     """
-    tried = (prompt(form, examples[:shots], text, tokenizer, context) for shots in range(len(examples), -1, -1))
+    shots = range(len(examples), -1, -1)
+    tried = (prompt(form, examples[:some], text, tokenizer, context, talk) for some in shots)
     return next(found for found in tried if found.fits(room) or not found.shots)
 
 

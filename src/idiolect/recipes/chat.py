@@ -342,11 +342,8 @@ def everything(rows: Conversations) -> Conversations:
 
 
 def encode(half: Iterable[Mapping[str, Any]], talk: Chat, context: int, system: str | None) -> Encoded:
-    """Conversations as ids, each with the end of its last answer, cut at the model's context, and counted.
-
-    Where the template puts no control token after an answer, the last one is followed by the end of the text.
-    """
-    tokenizer, rows, kept = talk.tokenizer, [], []
+    """Conversations as ids, each with the end of its last answer, cut at the model's context, and counted."""
+    rows, kept = [], []
     n = cut = refused = 0
     first: UserError | None = None
     rest = (_led(row["messages"], system) for row in half)
@@ -361,9 +358,8 @@ def encode(half: Iterable[Mapping[str, Any]], talk: Chat, context: int, system: 
         if first is not None and refused > MAX_BAD * n:
             what = f"{refused:,} of {n:,} conversations cannot be spelled: {first.what}"
             raise UserError(what, first.mend)
-        for (messages, _), (ids, mask) in zip(taken, talk.encoded([pieces for _, pieces in taken]), strict=True):
-            if not talk.ends and not talk.program.marked:
-                ids, mask = np.append(ids, tokenizer.end_id), np.append(mask, True)
+        for (messages, _), said in zip(taken, talk.encoded([pieces for _, pieces in taken]), strict=True):
+            ids, mask = talk.closed(said)
             cut += len(ids) > context + 1
             ids, mask = ids[: context + 1], mask[: context + 1]
             if mask[1:].any():

@@ -158,6 +158,17 @@ class Chat:
         answered = next((i for i, piece in enumerate(pieces) if piece.trained), len(pieces))
         return tuple(dict.fromkeys(piece.id for piece in pieces[answered:] if piece.trained and piece.id is not None))
 
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens at which an answer ends, by the template or by what the model itself says."""
+        return tuple(dict.fromkeys((*self.ends, *self.tokenizer.answer_ends)))
+
+    def closed(self, rendered: Rendered) -> Rendered:
+        """A conversation with the end of its last answer: that of the text, where the template has none of its own."""
+        if self.ends or self.program.marked:
+            return rendered
+        return Rendered(np.append(rendered.ids, self.tokenizer.end_id), np.append(rendered.mask, True))
+
     def _pieces(self, messages: Sequence[Message], reply: bool) -> Iterator[Piece]:
         """The pieces of a conversation: texts whole between control tokens, cut where answers begin and end."""
         held, trained, after = "", False, "nothing"
@@ -288,6 +299,11 @@ def render(
 def of(tokenizer: Tokenizer, template: str | None = None) -> Chat:
     """The tokenizer with a template, as `find` finds it."""
     return Chat(tokenizer, *find(tokenizer, template))
+
+
+def own(tokenizer: Tokenizer) -> Chat | None:
+    """The tokenizer with the template that came with it; None when none did."""
+    return of(tokenizer) if templates.DEFAULT in tokenizer.templates else None
 
 
 def find(tokenizer: Tokenizer, template: str | None = None) -> tuple[str, str]:
