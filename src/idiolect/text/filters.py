@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from idiolect.text import consent, decontaminate, gopher, web_rules
+from idiolect.text import consent, decontaminate, gopher, learnt, web_rules
 from idiolect.text.document import Drop
 from idiolect.text.page import Cleaner, Filter, Page
 from idiolect.text.settings import CurateSettings, LanguageSettings, LengthSettings
@@ -20,6 +20,12 @@ class Resources(NamedTuple):
     """Where what was learnt for this curation lies: the classifiers' weights."""
     perplexity: Callable[[str], float] | None = None
     """The perplexity per word of a text under a model."""
+
+    @property
+    def learnt(self) -> Path:
+        """The folder, where there must be one."""
+        assert self.folder is not None, "a filter that learns needs a folder"
+        return self.folder
 
 
 def length(page: Page, settings: LengthSettings) -> Drop | None:
@@ -60,9 +66,25 @@ FILTERS: dict[str, Callable[[CurateSettings, Resources], Filter]] = {
     "licence": lambda settings, _: consent.licence(settings.consent),
     "removed": lambda settings, _: consent.removed(settings.consent),
     "symbols": lambda settings, _: partial(web_rules.symbols, settings=settings.symbols),
+    "quality": lambda settings, given: learnt.quality_filter(settings, given.learnt),
+    "toxicity": lambda settings, given: learnt.toxicity_filter(settings, given.learnt),
+    "perplexity": lambda settings, given: learnt.perplexity_filter(settings, given.learnt, given.perplexity),
     "decontaminate": lambda settings, _: decontaminate.decontaminate(settings),
 }
 """How each filter is made, by name."""
+
+LEARN: dict[str, Callable[[CurateSettings, Resources, learnt.Heap], dict[str, Any]]] = {
+    "quality": lambda settings, given, heap: learnt.learn_quality(settings, given.learnt, heap),
+    "toxicity": lambda settings, given, heap: learnt.learn_toxicity(settings, given.learnt, heap),
+    "perplexity": lambda settings, given, heap: learnt.learn_perplexity(
+        settings, given.learnt, heap, given.perplexity
+    ),
+}
+"""What must be done once, before these filters are made: with texts of the heap, into the folder. Returns what is worth
+knowing, such as the "auc" of a classifier."""
+
+NEED_SLICES = frozenset({"toxicity"})
+"""Filters that must not drop anything before the rate of their flags was seen by slice."""
 
 CLEANERS: dict[str, Callable[[CurateSettings], Cleaner]] = {
     "c4": lambda settings: partial(web_rules.c4_lines, settings=settings.c4),

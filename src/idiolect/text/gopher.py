@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import compress
+from typing import Any
 
 from idiolect.text.document import Drop
 from idiolect.text.page import Page
@@ -12,6 +14,8 @@ from idiolect.text.settings import GopherQualitySettings, GopherRepetitionSettin
 BULLETS = ("•", "‣", "▶", "■", "□", "-")
 """What a line of a list begins with."""
 ELLIPSES = ("...", "…")
+Run = tuple[Any, str]
+"""Words in a row: all but the last, and the last."""
 
 
 def quality(page: Page, settings: GopherQualitySettings) -> Drop | None:
@@ -75,38 +79,46 @@ def repeated(parts: Sequence[str]) -> list[str]:
 def _repeated_runs(words: Sequence[str], whole: int, settings: GopherRepetitionSettings) -> Drop | None:
     """The most frequent runs of 2, 3, … words and, from the next length on, all runs that stood before.
 
-    Only where a run of n words comes again can one of n + 1 do so: each length looks at fewer places.
+    Only where a run of n words comes again can one of n + 1 do so: each length looks at fewer places. A run of n + 1
+    words is a pair: that of its first n, and its last word.
     """
     limits = [(limit, True) for limit in settings.top_runs] + [(limit, False) for limit in settings.repeated_runs]
-    places: Sequence[int] = range(len(words))
+    places: Sequence[int] = range(len(words) - 1)
+    runs: list[Run] = list(zip(words, words[1:]))
     for n, (limit, top) in enumerate(limits, 2):
-        runs = list(zip(*(words[i:] for i in range(n)))) if n == 2 else [tuple(words[i : i + n]) for i in places]
         counts = Counter(runs)
-        most = max(counts.values(), default=1)
-        if most == 1:
+        if len(counts) == len(runs):
             return None
-        if top:
-            run = next(run for run, count in counts.items() if count == most)
-            characters = min(whole, most * (sum(map(len, run)) + n - 1))  # they may overlap
-        else:
-            characters = _characters_again(runs, places, counts, n)
-        if characters > limit * whole:
-            return Drop(f"frequent run of {n} words" if top else f"repeated runs of {n} words", characters / whole)
-        places = [i for i, run in zip(places, runs) if counts[run] > 1 and i + n < len(words)]
+        again = list(map((1).__lt__, map(counts.__getitem__, runs)))
+        places, runs = list(compress(places, again)), list(compress(runs, again))
+        characters = _most_frequent(words, places, runs, counts, n) if top else _again(words, places, runs, n)
+        share = min(1.0, characters / whole)  # a frequent run may overlap itself
+        if share > limit:
+            return Drop(f"frequent run of {n} words" if top else f"repeated runs of {n} words", share)
+        if places[-1] + n == len(words):
+            del places[-1], runs[-1]
+        runs = list(zip(runs, [words[place + n] for place in places]))
     return None
 
 
-def _characters_again(
-    runs: Sequence[tuple[str, ...]], places: Sequence[int], counts: Counter[tuple[str, ...]], n: int
+def _most_frequent(
+    words: Sequence[str], places: Sequence[int], runs: Sequence[Run], counts: Mapping[Run, int], n: int
 ) -> int:
+    """The characters of the most frequent run, its words set apart by a space, times how often it comes."""
+    most = max(counts.values())
+    place = next(place for place, run in zip(places, runs) if counts[run] == most)
+    return most * (sum(map(len, words[place : place + n])) + n - 1)
+
+
+def _again(words: Sequence[str], places: Sequence[int], runs: Sequence[Run], n: int) -> int:
     """The characters of runs that stood before, none counted twice: the text is walked from run to run."""
-    seen: set[tuple[str, ...]] = set()
+    seen: set[Run] = set()
     characters = free = 0
     for place, run in zip(places, runs):
-        if place < free or counts[run] == 1:
+        if place < free:
             continue
         if run in seen:
-            characters += sum(map(len, run))
+            characters += sum(map(len, words[place : place + n]))
             free = place + n
         seen.add(run)
     return characters

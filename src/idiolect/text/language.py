@@ -8,7 +8,7 @@ from typing import Any
 from idiolect.errors import missing_extra
 
 SAMPLE = 900
-"""Characters of a long text that are looked at: a third each from its beginning, middle and end."""
+"""Characters of a long text that are looked at."""
 
 
 @functools.cache
@@ -25,16 +25,16 @@ def language_of(text: str) -> tuple[str, float]:
 
     A text without letters has the language "und" (undetermined, ISO 639-2). Raises UserError without py3langid.
     """
-    seen = sample(text)
+    seen = sample(text, SAMPLE)
     if not any(map(str.isalpha, seen)):
         return "und", 1.0
     code, probability = _identifier().classify(seen)
     return str(code), float(probability)
 
 
-def sample(text: str) -> str:
-    """The whole of a short text, else its beginning, middle and end."""
-    if len(text) <= SAMPLE:
+def sample(text: str, characters: int) -> str:
+    """The whole of a short text, else a third of that many characters each from its beginning, middle and end."""
+    if len(text) <= characters:
         return text
-    third, middle = SAMPLE // 3, len(text) // 2
+    third, middle = characters // 3, len(text) // 2
     return f"{text[:third]}\n{text[middle - third // 2 : middle + third // 2]}\n{text[-third:]}"

@@ -10,7 +10,27 @@ from idiolect.text.document import Document, Drop
 from idiolect.text.language import language_of
 
 PARAGRAPHS = re.compile(r"\n{2,}")
-PIECES = re.compile(r"\w+|[^\w\s]")
+LETTER = r"[^\W\d_]"
+APART = "|".join(
+    [
+        rf"(?<={LETTER})(?:[-–—~]+|,)(?={LETTER})",  # well-known, one,two
+        rf"[:<>=/](?={LETTER})",  # key=value, and/or; but 12:30
+        r"(?<=[a-z])\.(?=[A-Z])",  # the end.The next; but idiolect.text
+        r"\.\.+|…",
+        r"(?<=\d)[+\-*^](?=[\d-])",  # 2+2
+        r"['’](?:[stdm]|re|ve|ll)\b",  # it's
+    ]
+)
+"""What stands between two words with no space about it. Other marks there join what they stand between."""
+PIECES = re.compile(
+    rf"""\S(?:
+        (?<=\w)\w*(?:(?=[^\w\s])(?!{APART})[^\w\s]+\w+)*     # a word
+      | (?<=['’])(?:[stdm]|re|ve|ll)\b                          # the rest of a contraction
+      | (?<=[-/\\@|~^+.])[-/\\@|~^+.]*                           # a rule, an arrow, an ellipsis
+      |)                                                        # any other mark""",
+    re.VERBOSE,
+)
+"""Words and punctuation marks, each apart: close to what spaCy's tokenizer makes of English, in one expression."""
 
 
 class Page:
@@ -43,7 +63,8 @@ class Page:
     @cached_property
     def paragraphs(self) -> list[str]:
         """Its paragraphs, which blank lines set apart."""
-        return PARAGRAPHS.split(self.text.strip())
+        text = self.text.strip()
+        return PARAGRAPHS.split(text) if "\n\n\n" in text else text.split("\n\n")
 
     @cached_property
     def language_and_probability(self) -> tuple[str, float]:

@@ -168,6 +168,76 @@ class DecontaminateSettings(Settings):
         return self
 
 
+class ClassifierSettings(Settings):
+    """How classifiers of texts are trained."""
+
+    characters: int = Field(default=3000, ge=100)
+    """Characters of a text that are looked at; longer training texts are cut into passages of that length."""
+    passages: int = Field(default=10_000, ge=10)
+    """Most passages of each kind."""
+    bits: int = Field(default=18, ge=8, le=24)
+    """Words and pairs of words are hashed into two to the power of this many places, four bytes each."""
+    epochs: int = Field(default=5, ge=1)
+    """Passes over the passages."""
+    learning_rate: float = Field(default=4.0, gt=0)
+    """Size of the first step; it falls to 0."""
+    held_out: float = Field(default=0.1, gt=0, le=0.5)
+    """Share of the passages that is not trained on but measured."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of what is drawn."""
+
+
+class QualitySettings(Settings):
+    """Documents that are like good ones, by a classifier that learns them from the rest of the heap."""
+
+    good: tuple[str, ...] = ()
+    """Files or folders of good text: txt, md, jsonl or parquet."""
+    rule: Literal["threshold", "pareto"] = "threshold"
+    """threshold keeps what is probable enough; pareto also keeps some of the improbable, the fewer the less so."""
+    threshold: Share = 0.5
+    """Smallest probability of being good, were good and other text as frequent."""
+    alpha: float = Field(default=9.0, gt=0)
+    """The shape of the Pareto distribution: the larger, the fewer improbable documents are kept."""
+
+
+class ToxicitySettings(Settings):
+    """Documents without what a list of words or a file of labelled texts calls bad."""
+
+    words: str | None = None
+    """A file of words and phrases, one a line; a document with one of them is dropped."""
+    labelled: str | None = None
+    """A csv, tsv, jsonl or parquet file of texts with labels that a classifier learns from."""
+    text_field: str = "text"
+    """The field of a labelled row that holds the text."""
+    label_field: str = "label"
+    """The field of a labelled row that holds the label."""
+    label: str = "1"
+    """The label of what is dropped."""
+    threshold: Share = 0.5
+    """Probability of that label from which on a document is dropped, were both kinds as frequent."""
+
+    @model_validator(mode="after")
+    def _same(self) -> Self:
+        if self.text_field == self.label_field:
+            raise ValueError(f"text_field and label_field are both {self.text_field!r}")
+        return self
+
+
+class PerplexitySettings(Settings):
+    """Documents that a model finds neither too strange nor too plain."""
+
+    min: float = Field(default=0.0, ge=0)
+    """Smallest perplexity per word."""
+    max: float | None = Field(default=None, gt=0)
+    """Largest perplexity per word; unset: any."""
+    keep: float = Field(default=1.0, gt=0, le=1)
+    """Share of the documents, those with the lowest perplexity, that is kept; measured on some of them beforehand."""
+    documents: int = Field(default=2000, ge=10)
+    """Documents it is measured on."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of which they are."""
+
+
 class UrlSettings(Settings):
     """Documents of one address."""
 
@@ -305,6 +375,14 @@ class CurateSettings(Settings):
     """The filter of digits and marks."""
     decontaminate: DecontaminateSettings = DecontaminateSettings()
     """The filter of evaluation sets."""
+    classifier: ClassifierSettings = ClassifierSettings()
+    """How the filters of quality and toxicity learn."""
+    quality: QualitySettings = QualitySettings()
+    """The filter of what is like good text."""
+    toxicity: ToxicitySettings = ToxicitySettings()
+    """The filter of toxic and adult text."""
+    perplexity: PerplexitySettings = PerplexitySettings()
+    """The filter of strange text."""
     consent: ConsentSettings = ConsentSettings()
     """Licences, robots.txt and removal lists."""
     privacy: PrivacySettings = PrivacySettings()
