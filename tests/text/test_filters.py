@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from idiolect.text import filters
 from idiolect.text.document import Document, Drop
-from idiolect.text.filters import FILTERS, Resources
+from idiolect.text.filters import CLEANERS, FILTERS, LEARN, Resources
 from idiolect.text.page import Page
 from idiolect.text.settings import CurateSettings, LengthSettings
 
@@ -22,11 +22,18 @@ def page(text: str) -> Page:
     return Page(Document(text, "t:0", "t"))
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("name", sorted(FILTERS.keys() - LEARN.keys()))
 @given(text=ANY)
 def test_no_filter_fails_on_any_text(name: str, text: str) -> None:
     found = FILTERS[name](CurateSettings(), Resources())(page(text))
     assert found is None or isinstance(found, Drop)
+
+
+@given(text=ANY)
+def test_no_cleaner_fails_on_any_text(text: str) -> None:
+    for make in CLEANERS.values():
+        left = make(CurateSettings())(page(text))
+        assert isinstance(left, str) and len(left) <= len(text)
 
 
 def test_length() -> None:

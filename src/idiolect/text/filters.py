@@ -76,9 +76,7 @@ FILTERS: dict[str, Callable[[CurateSettings, Resources], Filter]] = {
 LEARN: dict[str, Callable[[CurateSettings, Resources, learnt.Heap], dict[str, Any]]] = {
     "quality": lambda settings, given, heap: learnt.learn_quality(settings, given.learnt, heap),
     "toxicity": lambda settings, given, heap: learnt.learn_toxicity(settings, given.learnt, heap),
-    "perplexity": lambda settings, given, heap: learnt.learn_perplexity(
-        settings, given.learnt, heap, given.perplexity
-    ),
+    "perplexity": lambda settings, given, heap: learnt.learn_perplexity(settings, given.learnt, heap, given.perplexity),
 }
 """What must be done once, before these filters are made: with texts of the heap, into the folder. Returns what is worth
 knowing, such as the "auc" of a classifier."""

@@ -17,15 +17,18 @@ from idiolect.errors import UserError
 from idiolect.text.classifier import Classifier, draw, train
 from idiolect.text.document import Drop
 from idiolect.text.examples import Examples
-from idiolect.text.page import PIECES, Filter, Page
+from idiolect.text.page import Filter, Page
 from idiolect.text.read import read
-from idiolect.text.settings import CurateSettings, PerplexitySettings, QualitySettings, ToxicitySettings
+from idiolect.text.settings import CurateSettings, QualitySettings, ToxicitySettings
 from idiolect.text.stream import decoded, lines
 
 QUALITY, TOXICITY, PERPLEXITY = "quality", "toxicity", "perplexity.json"
 """Where each filter's learning lies."""
 NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 """Letters of scripts that set no space between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+
+WORDS = re.compile(r"\w+|[^\w\s]")
+"""Words and marks, however they are joined: a listed word is found in either/or, too."""
 
 Heap = Callable[[], Iterable[str]]
 """Gives texts of the heap, from the first on."""
@@ -119,12 +122,12 @@ class Listed:
         self.phrases: dict[str, list[tuple[str, ...]]] = {}
         """First word or mark → phrases that begin with it."""
         for entry in sorted(entries.difference(self.inside)):
-            phrase = tuple(PIECES.findall(entry))
+            phrase = tuple(WORDS.findall(entry))
             self.phrases.setdefault(phrase[0], []).append(phrase)
 
     def first(self, page: Page) -> str | None:
         """The first of them that is found in a document."""
-        words = [piece.lower() for piece in page.pieces]
+        words = WORDS.findall(page.text.lower())
         if not self.phrases.keys().isdisjoint(words):
             for place, word in enumerate(words):
                 for phrase in self.phrases.get(word, ()):
@@ -138,37 +141,46 @@ class Listed:
 
 # Perplexity
 
+Model = Callable[[str], float]
+"""The perplexity per word of a text."""
 
-def learn_perplexity(
-    settings: CurateSettings, folder: Path, heap: Heap, model: Callable[[str], float] | None
-) -> dict[str, Any]:
+
+def learn_perplexity(settings: CurateSettings, folder: Path, heap: Heap, model: Model | None) -> dict[str, Any]:
     """Finds the perplexity below which the asked share of the heap lies."""
-    own = settings.perplexity
-    if model is None:
-        raise UserError("the filter perplexity has no model to ask", "name one, such as the run folder of a 5-gram")
-    most = math.inf if own.max is None else own.max
-    about: dict[str, Any] = {}
+    own, ask = settings.perplexity, _given(model)
+    about: dict[str, Any] = {"max": own.max}
     if own.keep < 1:
-        drawn = draw(filter(str.strip, heap()), own.documents, own.seed, "perplexity")
-        values = sorted(map(model, drawn))
-        most = min(most, values[max(0, math.ceil(own.keep * len(values)) - 1)]) if values else most
-        about = {"documents": len(values)}
+        values = sorted(map(ask, draw(filter(str.strip, heap()), own.documents, own.seed, "perplexity")))
+        if not values:
+            raise UserError("there is no text to measure the perplexity of", "give files with text in them")
+        about = {"max": values[math.ceil(own.keep * len(values)) - 1], "documents": len(values)}
+        if own.max is not None:
+            about["max"] = min(own.max, about["max"])
+        if not math.isfinite(about["max"]):
+            raise UserError("the model finds most of the text impossible", "take another model, or keep fewer")
     files.make_folder(folder)
-    files.write_json(folder / PERPLEXITY, {"max": most if math.isfinite(most) else None, **about})
-    return {"max": most if math.isfinite(most) else None, **about}
+    files.write_json(folder / PERPLEXITY, about)
+    return about
 
 
-def perplexity_filter(settings: CurateSettings, folder: Path, model: Callable[[str], float] | None) -> Filter:
+def perplexity_filter(settings: CurateSettings, folder: Path, model: Model | None) -> Filter:
     """The filter of what `learn_perplexity` found."""
     most = files.read_json(folder / PERPLEXITY)["max"]
-    return partial(perplexity, model=model, most=math.inf if most is None else most, settings=settings.perplexity)
+    limits = settings.perplexity.min, math.inf if most is None else most
+    return partial(perplexity, model=_given(model), limits=limits)
 
 
-def perplexity(page: Page, model: Callable[[str], float], most: float, settings: PerplexitySettings) -> Drop | None:
-    """Drops what a model finds too plain or too strange."""
+def _given(model: Model | None) -> Model:
+    if model is None:
+        raise UserError("the filter perplexity has no model to ask", "name one, such as the run folder of an n-gram")
+    return model
+
+
+def perplexity(page: Page, model: Model, limits: tuple[float, float]) -> Drop | None:
+    """Drops what a model finds too plain or too strange: Wenzek et al. 2020 (CCNet), arXiv 1911.00359, section 4.2."""
     value = model(page.text)
-    if value < settings.min:
+    if value < limits[0]:
         return Drop("low perplexity", value)
-    if value > most:
+    if value > limits[1]:
         return Drop("high perplexity", value if math.isfinite(value) else "infinite")
     return None
