@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from idiolect.errors import UserError
+from idiolect.text.passport import Passport, passport
 from idiolect.text.read import files_of, good, json_rows, problem
 
 FIELD = "frames"
@@ -26,7 +27,14 @@ SUFFIXES = (".jsonl",)
 
 
 def read(paths: Sequence[Path | str], field: str, target: str | None = None) -> Iterator[tuple[np.ndarray, str]]:
-    """(frames float32 [S, F], text) of every row; the text is empty when no field for it is named.
+    """(frames float32 [S, F], text) of every row; the text is empty when no field for it is named. As `rows`."""
+    return (found[1:] for found in rows(paths, field, target))
+
+
+def rows(
+    paths: Sequence[Path | str], field: str, target: str | None = None
+) -> Iterator[tuple[Passport, np.ndarray, str]]:
+    """The passport of every row, its frames float32 [S, F], and its text.
 
     Rows without frames or text are left out, counted and logged. Raises UserError when they are too many, for files
     that are no jsonl, and when not all frames are of one width.
@@ -34,16 +42,16 @@ def read(paths: Sequence[Path | str], field: str, target: str | None = None) -> 
     width = 0
     hint = f"name its fields (now {field}{'' if target is None else f' and {target}'})"
     for path in files_of(paths, SUFFIXES):
-        for number, (frames, text) in good(path, _rows(path, field, target), lambda row: "", hint):
+        for number, (row, frames, text) in good(path, _rows(path, field, target), lambda row: "", hint):
             width = width or frames.shape[1]
             if frames.shape[1] != width:
                 what = f"{path}: row {number + 1} has frames of {frames.shape[1]} numbers, those before it of {width}"
                 raise UserError(what, "make all frames as wide")
-            yield frames, text
+            yield passport(row, f"{path.name}:{number}", path.name), frames, text
 
 
 def _rows(path: Path, field: str, target: str | None) -> Iterator[Any]:
-    """(frames, text) of each row, or a ValueError saying why it has none."""
+    """Each row with its frames and text, or a ValueError saying why it has none."""
     for row in json_rows(path):
         if isinstance(row, ValueError):
             yield row
@@ -53,7 +61,7 @@ def _rows(path: Path, field: str, target: str | None) -> Iterator[Any]:
             yield ValueError(found)
         else:
             try:
-                yield _frames(row.get(field), path.parent), "" if target is None else row[target]
+                yield row, _frames(row.get(field), path.parent), "" if target is None else row[target]
             except (ValueError, TypeError, OverflowError, OSError) as error:
                 yield ValueError(f"no frames in field {field!r}: {error}")
 

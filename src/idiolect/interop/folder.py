@@ -1,13 +1,15 @@
 """Model folders: Hugging Face's layout, with hashes and lineage beside it, and nothing in it that runs.
 
-config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json, lineage.json, and
-manifest.json with the SHA-256 of each. What a family of `families` can express is saved as that family and opens in
-`transformers` as it lies; everything else has a model type of its own, `idiolect-<kind>`.
+config.json, model.safetensors, tokenizer.json, tokenizer_config.json, generation_config.json, lineage.json,
+documents.jsonl.gz (what it was trained on, see `text.passport`), and manifest.json with the SHA-256 of each. What a
+family of `families` can express is saved as that family and opens in `transformers` as it lies; everything else has a
+model type of its own, `idiolect-<kind>`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -32,6 +34,7 @@ from idiolect.models.build import Model, build
 from idiolect.models.contract import Network
 from idiolect.models.ngram import NGram
 from idiolect.models.settings import EncoderDecoderSettings, FamilySettings, NGramSettings
+from idiolect.text import passport
 from idiolect.tokens import templates
 from idiolect.tokens.tokenizer import Tokenizer
 
@@ -39,6 +42,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LINEAGE = "lineage.json"
+DOCUMENTS = passport.FILE
 GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "encoder.json", "vocab.txt")
 TOKENIZER_PARTS = ("merges.txt", "vocab.bpe", "tokenizer_config.json", "special_tokens_map.json")
@@ -63,6 +67,8 @@ class Loaded:
     lineage: dict[str, Any]
     """Where the model comes from; empty in other people's folders."""
     settings: FamilySettings
+    documents: Path | None
+    """The file of the documents that it was trained on; None where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,8 @@ def save(
     tokenizer: Tokenizer | None,
     lineage: Mapping[str, Any],
     check: Check = unchecked,
+    *,
+    documents: Path | None = None,
 ) -> Config:
     """Writes the model folder, whole or not at all; returns what `check` does, which reads it before it has its name.
 
@@ -104,7 +112,7 @@ def save(
     edited = getattr(model, "edit", None)
     if edited is not None and isinstance(edited.settings, FrozenSettings):
         assert isinstance(model, Network)
-        return _save_adapter(folder, model, tokenizer, lineage, check)
+        return _save_adapter(folder, model, tokenizer, lineage, check, documents)
     ids: dict[str, int | None] = {f"{name}_token_id": None for name in ("bos", "eos", "pad")}
     if tokenizer is not None:
         ids = {"bos_token_id": tokenizer.begin_id, "eos_token_id": tokenizer.end_id, "pad_token_id": tokenizer.pad_id}
@@ -116,14 +124,27 @@ def save(
         save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         files.write_json(new / CONFIG, ids | config)
         files.write_json(new / GENERATION, ids | _ends(tokenizer))
-        files.write_json(new / LINEAGE, dict(lineage))
+        _put_lineage(new, lineage, documents)
         if tokenizer is not None:
             tokenizer.save(new)
         return check(new)
 
 
+def _put_lineage(new: Path, lineage: Mapping[str, Any], documents: Path | None) -> None:
+    """Writes where a model comes from, and a copy of the file of its documents."""
+    files.write_json(new / LINEAGE, dict(lineage))
+    if documents is not None:
+        with files.reading(documents):
+            shutil.copyfile(documents, new / DOCUMENTS)
+
+
 def _save_adapter(
-    folder: Path, model: Network, tokenizer: Tokenizer | None, lineage: Mapping[str, Any], check: Check
+    folder: Path,
+    model: Network,
+    tokenizer: Tokenizer | None,
+    lineage: Mapping[str, Any],
+    check: Check,
+    documents: Path | None,
 ) -> Config:
     """`save` of what was added to a model."""
     described, tensors = peft.files_of(model)
@@ -132,7 +153,7 @@ def _save_adapter(
             save_file(some, new / name, metadata={"format": "pt"})
         for name, value in described.items():
             files.write_json(new / name, value)
-        files.write_json(new / LINEAGE, dict(lineage))
+        _put_lineage(new, lineage, documents)
         if tokenizer is not None:
             files.write_json(new / GENERATION, _ends(tokenizer))
             tokenizer.save(new)
@@ -208,7 +229,7 @@ def load(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype | 
         model.model_type = model_type
     tokenizer = _tokenizer(folder, vocabulary)
     lineage = foreign.json_object(folder, LINEAGE) if (folder / LINEAGE).exists() else {}
-    return Loaded(model, tokenizer, lineage, settings)
+    return Loaded(model, tokenizer, lineage, settings, documents_of(folder))
 
 
 def with_adapter(base: Loaded, path: Path, adapter: Path) -> Loaded:
@@ -224,7 +245,13 @@ def with_adapter(base: Loaded, path: Path, adapter: Path) -> Loaded:
         raise UserError(f"{path} is no model that an adapter can be put on", "name the base that it was made from")
     model = peft.put(base.model, adapter, path, fingerprint(path))
     lineage = foreign.json_object(adapter, LINEAGE) if (adapter / LINEAGE).exists() else {}
-    return Loaded(model, _tokenizer(adapter, model.vocabulary) or base.tokenizer, lineage, model.settings)
+    tokenizer = _tokenizer(adapter, model.vocabulary) or base.tokenizer
+    return Loaded(model, tokenizer, lineage, model.settings, documents_of(adapter))
+
+
+def documents_of(folder: Path) -> Path | None:
+    """The file of a model folder that lists what the model was trained on; None where that is not known."""
+    return folder / DOCUMENTS if (folder / DOCUMENTS).is_file() else None
 
 
 def fingerprint(path: Path) -> str:

@@ -54,7 +54,12 @@ def _hf(loaded: Loaded, source: Path, target: Path) -> dict[str, Any]:
         raise UserError("source and target are the same folder", "name another target")
     model, tokenizer = loaded.model, loaded.tokenizer
     checked = folder.save(
-        target, model, tokenizer, loaded.lineage, lambda new: parity.check_hf(new, model, tokenizer, exported=True)
+        target,
+        model,
+        tokenizer,
+        loaded.lineage,
+        lambda new: parity.check_hf(new, model, tokenizer, exported=True),
+        documents=loaded.documents,
     )
     model_type = files.read_json(place / folder.CONFIG)["model_type"]
     return {"model": str(target), "model_type": model_type, **checked}
@@ -129,7 +134,7 @@ def import_model(source: Path | str, target: Path | str, *, check: bool = False)
         if check:
             found |= parity.check_hf(source, loaded.model, loaded.tokenizer)
         lineage = loaded.lineage or {"imported": {"from": source.resolve().name}}
-        folder.save(target, loaded.model, loaded.tokenizer, lineage)
+        folder.save(target, loaded.model, loaded.tokenizer, lineage, documents=loaded.documents)
     if peft.is_adapter(place):
         return {"model": str(target), "model_type": f"adapter: {peft.settings_of(place).kind}", **found}
     return {"model": str(target), "model_type": files.read_json(place / folder.CONFIG)["model_type"], **found}

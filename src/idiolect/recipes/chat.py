@@ -41,6 +41,7 @@ from idiolect.text import conversations as read
 from idiolect.text import template as templates
 from idiolect.text.corpus import Corpus
 from idiolect.text.read import MAX_BAD
+from idiolect.text.several import Several
 from idiolect.text.template import Pair, Template
 from idiolect.tokens import chat
 from idiolect.tokens.chat import Chat, Piece
@@ -297,10 +298,11 @@ def prepare(recipe: Recipe, folder: Path) -> Conversing:
     prints = fingerprints(recipe, halves[0].fingerprint, halves[1].fingerprint, tokenizer)
     prints["task.template"] = talk.program.hash
     if not recipe.data.replay:
-        return Conversing(recipe, tokenizer, prints, talk, len(added), learnt, held, found)
+        return Conversing(recipe, tokenizer, prints, Several((halves[0],)), talk, len(added), learnt, held, found)
     general = Corpus(recipe.data.replay, recipe.data.document, recipe.data.field)
     prints["data.replay"] = general.fingerprint
-    return Conversing(recipe, tokenizer, prints, talk, len(added), learnt, held, found, encode_text(general, tokenizer))
+    both, encoded = Several((halves[0], general)), encode_text(general, tokenizer)
+    return Conversing(recipe, tokenizer, prints, both, talk, len(added), learnt, held, found, encoded)
 
 
 def split(data: DataSettings, task: ChatTask, seed: int) -> tuple[read.Conversations, read.Conversations]:

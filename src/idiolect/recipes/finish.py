@@ -7,7 +7,7 @@ from typing import Any
 from idiolect import __version__, config, devices
 from idiolect.interop import folder
 from idiolect.models.ngram import NGram
-from idiolect.recipes import watch
+from idiolect.recipes import passports, watch
 from idiolect.recipes.ledger import Ledger
 from idiolect.recipes.prepare import say
 from idiolect.recipes.stage import Stage
@@ -52,11 +52,13 @@ def finish(run: Run, stage: Stage, model: Any, steps: int, totals: watch.Totals,
         "recipe": config.dump(recipe),
         "fingerprints": dict(stage.fingerprints),
         "accepted_changes": accepted,
+        "documents": passports.counted(run),
+        "parents": passports.ancestry(recipe),
         "results": about,
     }
     if hasattr(model, "to"):
         model.to("cpu")
-    folder.save(run.model, model, stage.tokenizer, lineage)
+    folder.save(run.model, model, stage.tokenizer, lineage, documents=passports.file_of(run))
     run.append_metrics({"step": steps, **{f"final.{key}": value for key, value in validation.items()}})
     write_report(run, stage, about)
     return {"run": str(run.folder), "model": str(run.model), "report": str(run.report), **about}

@@ -18,6 +18,8 @@ from idiolect.errors import UserError
 from idiolect.recipes.pairs import Encoded, Pairs, encode
 from idiolect.recipes.prepare import fingerprints, say, tokenizer_of
 from idiolect.recipes.settings import Recipe
+from idiolect.text.passport import Listed
+from idiolect.text.several import Several
 from idiolect.tokens.tokenizer import Tokenizer
 
 Example = tuple[np.ndarray, str]
@@ -44,7 +46,8 @@ def prepare(recipe: Recipe, folder: Path) -> Frames:
     """
     task = recipe.doing
     assert isinstance(task, FramesTask)
-    train = list(frames.read(recipe.data.train, task.frames, task.target))
+    rows = list(frames.rows(recipe.data.train, task.frames, task.target))
+    train: list[Example] = [(source, text) for _, source, text in rows]
     if isinstance(recipe.data.validation, float):
         cut = int(len(train) * (1 - recipe.data.validation))
         train, held = train[:cut], train[cut:]
@@ -60,7 +63,8 @@ def prepare(recipe: Recipe, folder: Path) -> Frames:
     texts = [(f"{len(source)} frames", text) for source, text in held]
     prints = fingerprints(recipe, frames.fingerprint(train), frames.fingerprint(held), tokenizer)
     encoded, held_encoded = (_encoded(part, tokenizer, recipe.reads) for part in (train, held))
-    return Frames(recipe, tokenizer, prints, encoded, held_encoded, texts)
+    corpus = Several((Listed(prints["data.train"], tuple(passport for passport, *_ in rows[: len(train)])),))
+    return Frames(recipe, tokenizer, prints, corpus, encoded, held_encoded, texts)
 
 
 def _check(expected: int | None, width: int) -> None:

@@ -226,7 +226,7 @@ def stage(
     prints = fingerprints(recipe, halves[0].fingerprint, halves[1].fingerprint, tokenizer)
     sizes = [sum(all(row.values()) for row in part) for part in halves[0].parts]
     mixed = mixture(recipe.data, sizes, 0, recipe.train.seed) if len(sizes) > 1 else None
-    return Labels(recipe, tokenizer, prints, head_of(recipe, names), train, held, mixed)
+    return Labels(recipe, tokenizer, prints, halves[0], head_of(recipe, names), train, held, mixed)
 
 
 def head_of(recipe: Recipe, names: Sequence[str]) -> LabelledSettings:

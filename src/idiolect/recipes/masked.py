@@ -96,4 +96,4 @@ def prepare(recipe: Recipe, folder: Path) -> Masked:
         raise UserError("model.head = none has nothing to fill in with", "set model.head to plain or transform")
     text = next_token.prepare(recipe, folder, mask=recipe.model.from_ is None)
     how = data.masking(text.tokenizer, task.share, task.whole_words)
-    return Masked(recipe, text.tokenizer, text.fingerprints, text, how)
+    return Masked(recipe, text.tokenizer, text.fingerprints, text.corpus, text, how)

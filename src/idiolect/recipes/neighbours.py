@@ -109,4 +109,4 @@ def prepare(recipe: Recipe, folder: Path) -> Stage:
     counts = np.where(text.tokenizer.content, text.train.counts(), 0)
     if (counts > 0).sum() < 2:
         raise UserError("the training text has no two words that the tokenizer knows", "use more text")
-    return Neighbours(recipe, text.tokenizer, text.fingerprints, text.train, text.held, counts)
+    return Neighbours(recipe, text.tokenizer, text.fingerprints, text.corpus, text.train, text.held, counts)

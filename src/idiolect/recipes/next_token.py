@@ -121,4 +121,4 @@ def prepare(recipe: Recipe, folder: Path, mask: bool = False, sentinels: int = 0
     if held_encoded.tokens == 0:
         raise UserError("the held-out text has no tokens", "give more text, or another tokenizer.pattern")
     prints = fingerprints(recipe, read.fingerprint, held.fingerprint, tokenizer)
-    return NextToken(recipe, tokenizer, prints, encoded, held_encoded, held, tuple(others))
+    return NextToken(recipe, tokenizer, prints, read, encoded, held_encoded, held, tuple(others))

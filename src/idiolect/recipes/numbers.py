@@ -123,7 +123,7 @@ def prepare(recipe: Recipe, folder: Path) -> Numbers:
     sizes = [sum(1 for _ in part) for part in halves[0].parts]
     mixed = mixture(recipe.data, sizes, 0, recipe.train.seed) if len(sizes) > 1 else None
     prints = fingerprints(recipe, halves[0].fingerprint, halves[1].fingerprint, tokenizer)
-    return Numbers(recipe, tokenizer, prints, head, marked[0], marked[1], mixed, (numbers[0], numbers[1]))
+    return Numbers(recipe, tokenizer, prints, halves[0], head, marked[0], marked[1], mixed, (numbers[0], numbers[1]))
 
 
 def encode(

@@ -219,7 +219,7 @@ def prepare(recipe: Recipe, folder: Path) -> Pairs:
     prints = fingerprints(recipe, train.fingerprint, held.fingerprint, tokenizer)
     sizes = [sum(1 for _ in part) for part in train.parts] if len(train.parts) > 1 else []
     mixed = mixture(recipe.data, sizes, 0, recipe.train.seed) if sizes else None
-    return Pairs(recipe, tokenizer, prints, encoded, held_encoded, asked, mixed)
+    return Pairs(recipe, tokenizer, prints, train, encoded, held_encoded, asked, mixed)
 
 
 def encode(pairs: Iterable[tuple[str, str]], tokenizer: Tokenizer, model: Any) -> Encoded:

@@ -9,7 +9,7 @@ from typing import Any
 from idiolect import config, files
 from idiolect.data.batch import Batch
 from idiolect.errors import Exit, UserError
-from idiolect.recipes import adapting, finish, load, parent, planning, tasks, watch
+from idiolect.recipes import adapting, finish, load, parent, passports, planning, tasks, watch
 from idiolect.recipes.next_token import NextToken
 from idiolect.recipes.prepare import say
 from idiolect.recipes.settings import Recipe
@@ -82,7 +82,11 @@ def _go(
             prints, accepted = dict(before["fingerprints"]), [str(line) for line in before.get("accepted_changes", ())]
         changes = checkpoint.check_unchanged(prints, stage.fingerprints, accept)
         plan["accepted_changes"] = [*accepted, *changes]
+        if prints.get("data.train") != stage.fingerprints["data.train"]:
+            passports.keep(run, stage, more=True)
     files.write_json(run.plan, plan)
+    if not passports.file_of(run).exists():
+        passports.keep(run, stage)
     if recipe.model.kind == "ngram":
         model, reason, steps, totals = count(stage)
         run.truncate_metrics(-1)

@@ -99,4 +99,4 @@ def prepare(recipe: Recipe, folder: Path) -> Spans:
     length = how.longest(recipe.reads.longest_source or model.context, model.context)  # type: ignore[union-attr]
     if not data.Spans(text.held, how, length).n:
         raise UserError("the held-out text is shorter than two tokens", "hold out more of it")
-    return Spans(recipe, tokenizer, text.fingerprints, text, how, length)
+    return Spans(recipe, tokenizer, text.fingerprints, text.corpus, text, how, length)

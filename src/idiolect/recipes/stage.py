@@ -14,6 +14,7 @@ from idiolect.recipes import adapting, parent
 from idiolect.recipes.prepare import names_of
 from idiolect.recipes.settings import Recipe
 from idiolect.report import Report
+from idiolect.text.several import Several
 from idiolect.tokens.tokenizer import Tokenizer
 from idiolect.train.objectives import Objective
 
@@ -26,6 +27,8 @@ class Stage:
     tokenizer: Tokenizer
     fingerprints: Mapping[str, str]
     """Of the text, the tokenizer and the recipe: what a resumed run must find again."""
+    corpus: Several
+    """What it is trained on, read again where it is asked for; nothing that is held out."""
 
     @property
     def settings(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,21 +37,27 @@ class Places:
     """Domains, each with its subdomains, and addresses, each with all that lies below."""
 
     def __init__(self, entries: Iterable[str]) -> None:
-        self.entries = {_place(entry): entry for entry in entries}
+        self.entries: dict[str, list[str]] = {}
         """The place as an address has it, without its scheme → as it was written."""
+        for entry in entries:
+            self.entries.setdefault(_place(entry), []).append(entry)
 
-    def holds(self, address: Any) -> str | None:
-        """The entry that an address falls under, as it was written; None when there is none."""
+    def holding(self, address: Any) -> Iterator[str]:
+        """The entries that an address falls under, as they were written."""
         if not self.entries or not isinstance(address, str) or not address:
-            return None
+            return
         place = _place(address)
         domain = _host(place).partition(":")[0]
+        ends = {found.start() for found in BOUNDARY.finditer(place)} - {len(domain)}
         while domain:
-            if domain in self.entries:
-                return self.entries[domain]
+            yield from self.entries.get(domain, ())
             domain = domain.partition(".")[2]
-        ends = (found.start() for found in BOUNDARY.finditer(place))
-        return next((self.entries[place[:end]] for end in ends if place[:end] in self.entries), None)
+        for end in sorted(ends):
+            yield from self.entries.get(place[:end], ())
+
+    def holds(self, address: Any) -> str | None:
+        """The first of these; None when there is none."""
+        return next(self.holding(address), None)
 
 
 def _place(address: str) -> str:
@@ -76,9 +82,10 @@ class Removed:
         """What a list names. Raises UserError when it cannot be read."""
         return cls(lines_of(path))
 
-    def names(self, ids: Iterable[Any], address: Any) -> str | None:
-        """The entry that a document with these ids and this address falls under; None when there is none."""
-        return next((one for one in ids if one in self.ids), None) or self.places.holds(address)
+    def naming(self, ids: Iterable[Any], address: Any) -> Iterator[str]:
+        """The entries that a document with these ids and this address falls under."""
+        yield from (one for one in ids if one in self.ids)
+        yield from self.places.holding(address)
 
 
 def sites(settings: ConsentSettings) -> Filter:
@@ -178,7 +185,7 @@ def removed(settings: ConsentSettings) -> Filter:
         document = page.document
         own = document.metadata.get("metadata")  # the document's own columns, once it has an id of ours
         ids = [document.id, document.metadata.get("id"), own.get("id") if isinstance(own, Mapping) else None]
-        entry = listed.names(ids, document.metadata.get("url"))
-        return Drop("removed", entry) if entry else None
+        entry = next(listed.naming(ids, document.metadata.get("url")), None)
+        return None if entry is None else Drop("removed", entry)
 
     return keep

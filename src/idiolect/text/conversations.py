@@ -20,6 +20,7 @@ from typing import Any
 
 from idiolect.errors import UserError
 from idiolect.text.examples import COLUMNS, Examples, columns
+from idiolect.text.passport import Passport, passport
 from idiolect.text.read import files_of, good, json_rows, json_value, kind_of, parquet_rows
 from idiolect.text.stream import chunks
 from idiolect.text.template import Pair, Template, TemplateSet, missing
@@ -58,7 +59,7 @@ class Conversations(Examples):
     def _files(self) -> list[Path]:
         return files_of(self.paths, SUFFIXES)
 
-    def _all(self) -> Iterator[Mapping[str, Any]]:
+    def _all(self) -> Iterator[tuple[Passport, Mapping[str, Any]]]:
         number = 0
         for path in self._files:
             rows = self._raw(path)
@@ -66,12 +67,13 @@ class Conversations(Examples):
             if first is None:
                 raise UserError(f"{path} has no rows", "give a file with conversations in it")
             _, convert = self._layout(path, first)
-            for _, row in good(path, _converted(self._raw(path), convert), lambda row: "", "see what its rows lack"):
+            converted = _converted(self._raw(path), convert)
+            for place, (raw, row) in good(path, converted, lambda row: "", "see what its rows lack"):
                 chosen = None
                 if self.templates is not None:
                     chosen = self.templates.number(number, self.seed)
                     row = _filled(self.templates.pairs[chosen], row)
-                yield {"messages": row, "template": chosen}
+                yield passport(raw, f"{path.name}:{place}", path.name), {"messages": row, "template": chosen}
                 number += 1
 
     def layouts(self) -> dict[str, list[Path]]:
@@ -148,7 +150,7 @@ def _listed(path: Path) -> Iterator[Any]:
 
 
 def _converted(rows: Iterator[Any], convert: Any) -> Iterator[Any]:
-    """Each row converted, or a ValueError that says why it could not be."""
+    """Each row with what it was converted to, or a ValueError that says why it could not be."""
     for row in rows:
         if isinstance(row, ValueError):
             yield row
@@ -156,7 +158,7 @@ def _converted(rows: Iterator[Any], convert: Any) -> Iterator[Any]:
             yield ValueError("not an object")
         else:
             try:
-                yield convert(row)
+                yield row, convert(row)
             except ValueError as error:
                 yield ValueError(str(error))
 

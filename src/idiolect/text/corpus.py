@@ -13,6 +13,7 @@ from typing import Literal
 from idiolect import files
 from idiolect.errors import UserError
 from idiolect.text.document import Document
+from idiolect.text.passport import Passport, of_documents
 from idiolect.text.read import Unit, files_of, kind_of, read
 
 
@@ -65,6 +66,10 @@ class Corpus:
         for stretch in self.ranges:
             documents = stretch.of(documents)
         return documents
+
+    def passports(self) -> Iterator[Passport]:
+        """One of each document, in their order; of a document that is cut, the whole one's."""
+        return of_documents(self)
 
     @functools.cached_property
     def fingerprint(self) -> str:

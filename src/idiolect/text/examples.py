@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from idiolect import files
 from idiolect.errors import UserError
+from idiolect.text.passport import Passport, passport
 from idiolect.text.read import PLAIN, files_of, good, json_rows, kind_of, parquet_rows, problem
 from idiolect.text.stream import decoded, lines
 
@@ -45,9 +46,13 @@ class Examples:
     """The first that no longer is; None: all are."""
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return islice(self._all(), self.start, self.stop)
+        return (row for _, row in islice(self._all(), self.start, self.stop))
 
-    def _all(self) -> Iterator[Mapping[str, Any]]:
+    def passports(self) -> Iterator[Passport]:
+        """One of each example, in their order."""
+        return (found for found, _ in islice(self._all(), self.start, self.stop))
+
+    def _all(self) -> Iterator[tuple[Passport, Mapping[str, Any]]]:
         found = self._files
         if self.beside and len(found) != len(self.beside):
             what = f"{len(found)} files of {self.fields[0]} and {len(self.beside)} of {self.fields[1]}"
@@ -61,7 +66,7 @@ class Examples:
             return files_of(self.paths, PLAIN, any_named=True)
         return files_of(self.paths, SUFFIXES)
 
-    def _parallel(self, path: Path, other: Path) -> Iterator[Mapping[str, Any]]:
+    def _parallel(self, path: Path, other: Path) -> Iterator[tuple[Passport, Mapping[str, Any]]]:
         ends, number = object(), 0
         for number, pair in enumerate(zip_longest(*(lines(decoded(p), p) for p in (path, other)), fillvalue=ends)):
             if ends in pair:
@@ -70,9 +75,12 @@ class Examples:
                 raise UserError(what, "line i of the one must belong to line i of the other")
             first, second = (line.strip() for line in pair)
             if first and second:
-                yield dict(zip(self.fields, (first, second), strict=True))
+                yield (
+                    passport({}, f"{path.name}:{number}", path.name),
+                    dict(zip(self.fields, (first, second), strict=True)),
+                )
 
-    def _rows(self, path: Path) -> Iterator[Mapping[str, Any]]:
+    def _rows(self, path: Path) -> Iterator[tuple[Passport, Mapping[str, Any]]]:
         kind = kind_of(path, SUFFIXES)
         names = [field.removesuffix("[]") for field in self.fields]
         if kind in PLAIN:
@@ -84,8 +92,11 @@ class Examples:
             rows = columns(path, COLUMNS[kind], names)
         else:
             rows = json_rows(path) if kind == ".jsonl" else parquet_rows(path, names)
-        for _, row in good(path, rows, self._problem, f"name its fields (now {' and '.join(names)})"):
-            yield {field: row[name] for field, name in zip(self.fields, names)}
+        for number, row in good(path, rows, self._problem, f"name its fields (now {' and '.join(names)})"):
+            yield (
+                passport(row, f"{path.name}:{number}", path.name),
+                {field: row[name] for field, name in zip(self.fields, names)},
+            )
 
     def _problem(self, row: Any) -> str:
         """Why a row lacks one of the fields, or an empty string."""

@@ -8,16 +8,22 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from idiolect.text.passport import Passport
+
 
 @dataclass(frozen=True)
 class Several:
     """What is read of each part, the parts in their order."""
 
     parts: tuple[Any, ...]
-    """Each has a fingerprint and can be read again and again."""
+    """Each has a fingerprint and passports, and can be read again and again."""
 
     def __iter__(self) -> Iterator[Any]:
         return chain.from_iterable(self.parts)
+
+    def passports(self) -> Iterator[Passport]:
+        """Those of each part's documents."""
+        return chain.from_iterable(part.passports() for part in self.parts)
 
     @property
     def fingerprint(self) -> str:
