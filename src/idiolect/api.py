@@ -37,6 +37,7 @@ VERBS = {
     "embed": "idiolect.decode.embed",
     "score": "idiolect.evaluate.verbs",
     "evaluate": "idiolect.evaluate.verbs",
+    "lineage": "idiolect.interop.lineage",
     "export_model": "idiolect.interop.verbs",
     "import_model": "idiolect.interop.verbs",
 }

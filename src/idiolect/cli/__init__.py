@@ -39,6 +39,7 @@ USING = {
     "embed": "A text as one vector.",
     "score": "Log-probability, perplexity and bits per byte of a text.",
     "evaluate": "Score models on a file, beside the baselines.",
+    "lineage": "What models were made of, and which documents are in them.",
     "export": "Write a model in another format.",
     "import": "Bring a model in from another format.",
 }

@@ -226,6 +226,35 @@ def verified(result: Mapping[str, Any], as_json: bool) -> int:
     return int(Exit.DONE if result["identical"] else Exit.CHECK_FAILED)
 
 
+MOST = 10
+"""Sources and licences that are shown of a model."""
+
+
+def lineage(result: Mapping[str, Any], as_json: bool) -> int:
+    """What each model was made of, and where the documents asked for are; it fails when some are in a model."""
+    if as_json:
+        json_object(result)
+        return int(Exit.CHECK_FAILED if result["contained"] else Exit.DONE)
+    for made in result["models"]:
+        print(made["model"])
+        for parent in made["parents"]:
+            print(f"  made from   {parent['path']} ({parent['fingerprint'][:12]})")
+        for corpus in made["corpora"]:
+            print(f"  trained on  {corpus['documents']:,} documents of corpus {corpus['corpus'][:12]}")
+        for name in ("sources", "licences"):
+            some = list(made[name].items())
+            more = f", and {len(some) - MOST:,} more" if len(some) > MOST else ""
+            if some:
+                print(f"  {name.ljust(10)}  {', '.join(f'{key} {n:,}' for key, n in some[:MOST])}{more}")
+        for unknown in made["unknown"]:
+            print(f"  unknown     what {unknown} was trained on")
+    for answer in result["asked"]:
+        found = [f"{n:,} in {model}" for model, n in answer["models"].items()]
+        unknown = any(made["unknown"] for made in result["models"])
+        print(f"{answer['entry']}: {', '.join(found) or ('not found, and not all is known' if unknown else 'in none')}")
+    return int(Exit.CHECK_FAILED if result["contained"] else Exit.DONE)
+
+
 def streamed(prompt: str, pieces: Iterable[Any]) -> None:
     """Text as it is generated, each continuation after its prompt; why it ended goes to stderr."""
     begun = False

@@ -384,6 +384,28 @@ def evaluate(
     show.evaluated(api.evaluate(models, on, task=asked, precision=precision), json)
 
 
+def lineage(
+    models: list[Path],
+    /,
+    *,
+    document: list[str] | None = None,
+    removal: Path | None = None,
+    json: Json = False,
+) -> int:
+    """What models were made of, and which of some documents are in which; exit code 8 when one is.
+
+    Parameters
+    ----------
+    models
+        Model folders or run folders.
+    document
+        The id or the address of a document that is looked for; may come more than once.
+    removal
+        A file of ids, domains, and addresses with all that lies below, one a line, that are looked for.
+    """
+    return show.lineage(api.lineage(models, document or (), removal), json)
+
+
 def export_model(
     model: Path,
     target: Path,

@@ -47,7 +47,7 @@ def rows(
             if frames.shape[1] != width:
                 what = f"{path}: row {number + 1} has frames of {frames.shape[1]} numbers, those before it of {width}"
                 raise UserError(what, "make all frames as wide")
-            yield passport(row, f"{path.name}:{number}", path.name), frames, text
+            yield passport(row, f"{path.name}:{number}", path.name, (field, str(target))), frames, text
 
 
 def _rows(path: Path, field: str, target: str | None) -> Iterator[Any]:

@@ -88,6 +88,8 @@ class _Made:
         if (path / files.MANIFEST).exists():
             files.verify(path, [folder.LINEAGE, folder.DOCUMENTS])
         self.lineage = foreign.json_object(path, folder.LINEAGE) if (path / folder.LINEAGE).exists() else {}
+        with files.understood(path / folder.LINEAGE):
+            self.parents = _parents(self.lineage)
         self.sources: Counter[str] = Counter()
         self.licences: Counter[str] = Counter()
         self.corpora: list[dict[str, Any]] = []
@@ -118,7 +120,7 @@ class _Made:
         return {
             **{key: self.lineage.get(key) for key in ("idiolect", "recipe", "fingerprints", "accepted_changes")},
             "imported": self.lineage.get("imported"),
-            "parents": _parents(self.lineage),
+            "parents": self.parents,
             "corpora": self.corpora,
             "documents": sum(self.licences.values()),
             "sources": dict(self.sources.most_common()),
@@ -137,7 +139,6 @@ def _parents(lineage: dict[str, Any]) -> list[dict[str, Any]]:
     out, waiting = [], [lineage]
     while waiting:
         for parent in waiting.pop(0).get("parents") or ():
-            if isinstance(parent, dict):
-                out.append({"path": parent.get("path"), "fingerprint": parent.get("fingerprint")})
-                waiting.append(parent.get("lineage") or {})
+            out.append({"path": parent["path"], "fingerprint": parent["fingerprint"]})
+            waiting.append(parent["lineage"] or {})
     return out

@@ -61,6 +61,8 @@ class Conversations(Examples):
 
     def _all(self) -> Iterator[tuple[Passport, Mapping[str, Any]]]:
         number = 0
+        said = self.templates or self.pair
+        texts = said.fields if said else ()
         for path in self._files:
             rows = self._raw(path)
             first = next((row for row in rows if isinstance(row, dict)), None)
@@ -73,7 +75,7 @@ class Conversations(Examples):
                 if self.templates is not None:
                     chosen = self.templates.number(number, self.seed)
                     row = _filled(self.templates.pairs[chosen], row)
-                yield passport(raw, f"{path.name}:{place}", path.name), {"messages": row, "template": chosen}
+                yield passport(raw, f"{path.name}:{place}", path.name, texts), {"messages": row, "template": chosen}
                 number += 1
 
     def layouts(self) -> dict[str, list[Path]]:

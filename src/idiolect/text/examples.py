@@ -94,7 +94,7 @@ class Examples:
             rows = json_rows(path) if kind == ".jsonl" else parquet_rows(path, names)
         for number, row in good(path, rows, self._problem, f"name its fields (now {' and '.join(names)})"):
             yield (
-                passport(row, f"{path.name}:{number}", path.name),
+                passport(row, f"{path.name}:{number}", path.name, names),
                 {field: row[name] for field, name in zip(self.fields, names)},
             )
 

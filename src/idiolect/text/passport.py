@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -63,8 +63,12 @@ class Section(NamedTuple):
     """A model that was gone out from, of which no documents are known."""
 
 
-def passport(row: Mapping[str, Any], place: str, file: str) -> Passport:
-    """The passport of a row, or of a document's other fields, at a place (`plays.txt:3`) in a file of that name."""
+def passport(row: Mapping[str, Any], place: str, file: str, texts: Collection[str] = ()) -> Passport:
+    """The passport of a row, or of a document's other fields, at a place (`plays.txt:3`) in a file of that name.
+
+    texts: fields that are learnt from, and so say nothing about the document, whatever they are called.
+    """
+    row = {name: row.get(name) for name in ("id", "url", "source", "licence", "license") if name not in texts}
     named = row.get("id")
     known = isinstance(named, (str, int)) and not isinstance(named, bool) and named != ""
     return Passport(
