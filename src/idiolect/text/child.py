@@ -1,7 +1,7 @@
 """A process that reads what may hang or crash its reader: pages and foreign tables. It dies in this one's place.
 
 Both sides write frames: the lengths of a header and a body, the header as JSON, the body as bytes. A question is one
-frame, its answers are some, and the last frame has no more than `end`, or an `error`.
+frame, its answers are some, of which the last says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 MEMORY = 2 << 30
 """Bytes of address space that it may ask for; a real page of 8 MB needs a tenth."""
@@ -61,22 +61,21 @@ class Child:
         """
         process = self.process or self._start()
         assert process.stdin and process.stdout
-        over = False
+        last = False
         try:
-            _write(process.stdin, {"job": job, **about}, body)
+            process.stdin.write(_frame({"job": job, **about}, body))
             process.stdin.flush()
-            while True:
+            while not last:
                 header, content = _answer(process.stdout.fileno(), time.monotonic() + seconds)
-                if over := ("end" in header or "error" in header):
-                    break
+                last = header.pop("last")
+                if "error" in header:
+                    raise ValueError(header["error"])
                 yield header, content
         except BrokenPipeError:
             raise Lost("crashed its reader") from None
         finally:
-            if not over:
+            if not last:
                 self.close()
-        if "error" in header:
-            raise ValueError(header["error"])
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", __name__]
@@ -111,32 +110,28 @@ def _child_of(parent: int) -> Child:
     return made
 
 
-def _write(pipe: IO[bytes], header: dict[str, Any], body: bytes) -> None:
+def _frame(header: dict[str, Any], body: bytes) -> bytes:
     about = json.dumps(header).encode()
-    pipe.write(LENGTHS.pack(len(about), len(body)) + about)
-    pipe.write(body)
+    return b"".join([LENGTHS.pack(len(about), len(body)), about, body])
 
 
 def _answer(pipe: int, until: float) -> Frame:
     """The next frame. Raises Lost when it is not there in time."""
-    header, body = LENGTHS.unpack(_read(pipe, LENGTHS.size, until))
-    content = _read(pipe, header + body, until)
-    return json.loads(content[:header]), content[header:]
-
-
-def _read(pipe: int, size: int, until: float) -> bytes:
-    parts: list[bytes] = []
     ready = select.poll()
     ready.register(pipe, select.POLLIN)
-    while size:
+    content, size, header = bytearray(), LENGTHS.size, 0
+    while len(content) < size:
         if not ready.poll(max(0, until - time.monotonic()) * 1000):
             raise Lost("took too long to read")
-        part = os.read(pipe, min(size, PIPE))
-        if not part:
+        # no more than this frame: what comes after it is not waited for with its time
+        if not (part := os.read(pipe, min(size - len(content), PIPE))):
             raise Lost("crashed its reader")
-        parts.append(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        content += part
+        if len(content) == LENGTHS.size == size:
+            header, body = LENGTHS.unpack(content)
+            size += header + body
+    begin = LENGTHS.size + header
+    return json.loads(content[LENGTHS.size : begin]), bytes(content[begin:])
 
 
 def _page(body: bytes, charset: str, main: bool) -> Iterator[Frame]:
@@ -162,7 +157,8 @@ def _parquet(body: bytes, fields: list[str]) -> Iterator[Frame]:
     try:
         rows = parquet_rows(Path(os.fsdecode(body)), fields)
         while some := list(islice(rows, ROWS)):
-            yield {"rows": len(some)}, json.dumps(some, default=str, ensure_ascii=False).encode("utf-8", "replace")
+            yield {}, json.dumps(some, default=str, ensure_ascii=False).encode("utf-8", "replace")
+        yield {}, b"[]"
     except UserError as error:
         yield {"refused": [error.what, error.mend], "damaged": isinstance(error, Damaged)}, b""
 
@@ -191,12 +187,16 @@ def main() -> None:
         header, body = LENGTHS.unpack(lengths)
         about = json.loads(asked.read(header))
         content = asked.read(body)
+        found, text = {}, b""
         try:
-            for found, text in JOBS[about.pop("job")](content, **about):
-                _write(answers, found, text)
-            _write(answers, {"end": True}, b"")
+            jobs = JOBS[about.pop("job")](content, **about)
+            found, text = next(jobs)
+            for after in jobs:
+                answers.write(_frame(found | {"last": False}, text))
+                found, text = after
         except Exception as error:  # told to the parent, which counts it
-            _write(answers, {"error": f"{type(error).__name__}: {error}"[:200]}, b"")
+            found, text = {"error": f"{type(error).__name__}: {error}"[:200]}, b""
+        answers.write(_frame(found | {"last": True}, text))
         answers.flush()
 
 

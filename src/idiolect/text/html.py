@@ -11,24 +11,27 @@ CHARSET = re.compile(rb"<meta[^>]{1,200}charset\s*=\s*[\"']?\s*([\w.:+-]{1,40})"
 HEAD = 4096
 """Bytes in which a page declares its encoding; the standard asks for the first 1024."""
 SAID = {
-    "url": (("link[rel~=canonical]", "href"), ("meta[property='og:url']", "content")),
+    "url": (("canonical", "link[rel~=canonical]", "href"), ("og:url", "meta[property='og:url']", "content")),
     "licence": (
-        ("link[rel~=license]", "href"),
-        ("a[rel~=license]", "href"),
-        ("meta[name='dcterms.license']", "content"),
-        ("meta[name='dc.rights']", "content"),
-        ("a[href*='creativecommons.org/licenses/']", "href"),
-        ("a[href*='creativecommons.org/publicdomain/']", "href"),
+        ("license", "link[rel~=license]", "href"),
+        ("license", "a[rel~=license]", "href"),
+        ("dcterms.license", "meta[name='dcterms.license']", "content"),
+        ("dc.rights", "meta[name='dc.rights']", "content"),
+        ("creativecommons.org/", "a[href*='creativecommons.org/licenses/']", "href"),
+        ("creativecommons.org/", "a[href*='creativecommons.org/publicdomain/']", "href"),
     ),
     "date": (
-        ("meta[property='article:published_time']", "content"),
-        ("meta[name='date']", "content"),
-        ("meta[name='dcterms.date']", "content"),
-        ("time[datetime]", "datetime"),
+        ("article:published_time", "meta[property='article:published_time']", "content"),
+        ("date", "meta[name='date']", "content"),
+        ("dcterms.date", "meta[name='dcterms.date']", "content"),
+        ("datetime", "time[datetime]", "datetime"),
     ),
-    "language": (("html[lang]", "lang"),),
+    "language": (("lang", "html[lang]", "lang"),),
 }
-"""Where a page says where it is from: elements and their attributes, the first that is there counts."""
+"""Where a page says where it is from, the first that is there counts: a word in it, an element, its attribute.
+
+Only where the word is in the page is the element looked for, which takes longer than reading a short page.
+"""
 LONGEST = 2000
 """Characters of an address, licence or date; what is longer is none."""
 
@@ -50,8 +53,8 @@ def page(data: bytes, charset: str, main: bool) -> tuple[str, dict[str, Any]]:
     assert document is not None
     found: dict[str, Any] = {"lost": lost}
     for name, places in SAID.items():
-        for selector, attribute in places:
-            element = document.query_selector(selector)
+        for word, selector, attribute in places:
+            element = document.query_selector(selector) if word in text else None
             value = (element.getattr(attribute) or "").strip() if element else ""
             if 0 < len(value) <= LONGEST:
                 found[name] = value
