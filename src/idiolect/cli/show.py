@@ -121,6 +121,11 @@ def plan(result: Mapping[str, Any], as_json: bool) -> None:
 
     memory = [(name, size(count)) for name, count in result["memory_bytes"].items()]
     print(lines(["peak memory", ""], memory))
+    if result.get("sources"):
+        if result["weights_sum"] is not None:
+            print(f"\ndata.weights sum to {result['weights_sum']:.4g}, and are divided by it")
+        names = [key.replace("_", " ") for key in result["sources"][0]]
+        print("\n" + lines(names, [list(one.values()) for one in result["sources"]]) + "\n")
     for key in ("parameters_trained", "parameters_active", "flops", "tokens", "tokens_per_parameter"):
         if result.get(key) is not None:
             print(f"{key.replace('_', ' ')}: {shown(result[key])}")
@@ -196,8 +201,10 @@ def trained(result: Mapping[str, Any], as_json: bool) -> int:
         if figures:
             print(f"held-out {', '.join(figures)}")
         if result.get("mixture"):
+            from idiolect.recipes.stage import MIXTURE
+
             rows = [list(one.values()) for one in result["mixture"]]
-            print("\n" + lines(["source", "planned share", "actual share", "epochs"], rows) + "\n")
+            print("\n" + lines(list(MIXTURE), rows) + "\n")
         if result.get("forgetting"):
             forgotten(result["forgetting"])
         print(f"report {result['report']}" if result.get("report") else f"resume with: idiolect resume {result['run']}")

@@ -46,6 +46,26 @@ def shares(sizes: Sequence[int], weights: Weights, cap: int | None = None) -> li
     return [weight / math.fsum(raw) for weight in raw]
 
 
+def factor(weights: Weights | None) -> float | None:
+    """What weights that are given as shares sum to, and are divided by to be shares; None of other weights."""
+    if not isinstance(weights, tuple) or max(weights) > 1:
+        return None
+    return math.fsum(weights)
+
+
+def epochs(sizes: Sequence[int], weights: Weights, tokens: float) -> list[dict[str, float | None]]:
+    """How often each source of so many tokens is read while a model is trained on `tokens` of them all.
+
+    "share" w_k of the rows, "epochs" w_k tokens / n_k, and "epochs_as_given", with the weight in the place of w_k,
+    which is what tables print whose weights were rounded (Brown et al. 2020, GPT-3, arXiv 2005.14165, table 2.2).
+    """
+    total, wanted = factor(weights), shares(sizes, weights)
+    return [
+        {"share": share, "epochs": share * tokens / size, "epochs_as_given": total and total * share * tokens / size}
+        for share, size in zip(wanted, sizes, strict=True)
+    ]
+
+
 def quota(wanted: Sequence[float], slots: int) -> np.ndarray:
     """How many of the slots each source gets, int64 [K]: its share rounded down, then one more for the largest
     remainders (Hamilton), the first of equal ones; the sum is `slots`."""

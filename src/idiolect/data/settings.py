@@ -29,6 +29,8 @@ class DataSettings(Settings):
     weights: Weights | None = None
     """What share of the rows each file or folder of train has: proportional to its examples, equal, capped (no source
     counts for more examples than cap), or a number for each. Unset: all of it is one text, read once an epoch."""
+    tokens: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """How many tokens each source of train has, where `plan`, which reads no text, is to tell their epochs."""
     cap: int | None = Field(default=None, ge=1)
     """Examples (rows of a text) that a source counts for at most, with weights = "capped"."""
     replay: tuple[Path, ...] = ()
@@ -42,6 +44,10 @@ class DataSettings(Settings):
             raise ValueError('cap and weights = "capped" belong together')
         if isinstance(self.weights, tuple) and len(self.weights) != len(self.train):
             raise ValueError(f"weights has {len(self.weights)} numbers for the {len(self.train)} of train")
+        if self.tokens and len(self.tokens) != len(self.train):
+            raise ValueError(f"tokens has {len(self.tokens)} numbers for the {len(self.train)} of train")
+        if self.tokens and self.weights in (None, "capped"):
+            raise ValueError("tokens is for sources with weights that are no number of examples")
         return self
 
 

@@ -10,7 +10,7 @@ from idiolect.models.ngram import NGram
 from idiolect.recipes import passports, watch
 from idiolect.recipes.ledger import Ledger
 from idiolect.recipes.prepare import say
-from idiolect.recipes.stage import Stage
+from idiolect.recipes.stage import MIXTURE, Stage
 from idiolect.report import Report
 from idiolect.runs import Run
 
@@ -97,7 +97,7 @@ def write_report(run: Run, stage: Stage, about: dict[str, Any]) -> None:
     rows = [[name, *(figures.get(key) for key in stage.curves)] for name, figures in guesses.items()]
     report.table(["", *map(title, stage.curves)], rows, "Beside the baselines")
     if mixture := about.get("mixture"):
-        report.table(["source", "planned share", "actual share", "epochs"], [list(one.values()) for one in mixture])
+        report.table(list(MIXTURE), [list(one.values()) for one in mixture], "Sources")
     curves = dict(CURVES)
     if forgetting := about.get("forgetting"):
         report.table(LEDGER, ledger_rows(forgetting), "What the model knew before, and knows after")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idiolect import devices
+from idiolect.data.mixture import epochs, factor
 from idiolect.data.settings import LabelsTask, MaskedTask, NumbersTask, TagsTask
 from idiolect.interop import families
 from idiolect.models.settings import DecoderSettings, NGramSettings
@@ -14,6 +15,7 @@ from idiolect.plan.flops import flops_per_token
 from idiolect.plan.memory import check_fits, training_memory
 from idiolect.plan.parameters import count, idle
 from idiolect.recipes import adapting, labels, load
+from idiolect.recipes.prepare import names_of
 from idiolect.recipes.settings import Recipe
 from idiolect.recipes.stage import Stage
 
@@ -67,9 +69,22 @@ def numbers(recipe: Recipe, model: Any, vocabulary: int, tokens: int = 0, grows:
         trained = recipe.train.steps * recipe.train.batch_tokens
         out["tokens"] = trained
         out["tokens_per_parameter"] = trained / parameters.total
+        out |= sources(recipe, trained)
         predicted = recipe.doing.share if isinstance(recipe.doing, MaskedTask) else 1.0
         out["flops"] = flops_per_token(model, vocabulary, predicted=predicted).total * trained
     return out
+
+
+def sources(recipe: Recipe, tokens: int) -> dict[str, Any]:
+    """The "sources", each with its share and epochs in so many tokens, and "weights_sum"; nothing of one text."""
+    data = recipe.data
+    if not data.tokens or data.weights is None:
+        return {}
+    found = epochs(data.tokens, data.weights, tokens * (1 - data.replay_share * bool(data.replay)))
+    given = data.weights if isinstance(data.weights, tuple) else (None,) * len(found)
+    named = zip(names_of(data), data.tokens, given, found, strict=False)
+    rows = [{"source": name, "tokens": size, "weight": weight, **one} for name, size, weight, one in named]
+    return {"sources": rows, "weights_sum": factor(data.weights)}
 
 
 def check(recipe: Recipe) -> None:

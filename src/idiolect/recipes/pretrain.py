@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from idiolect import config, files
 from idiolect.data.batch import Batch
+from idiolect.data.mixture import factor
 from idiolect.errors import Exit, UserError
 from idiolect.recipes import adapting, finish, load, parent, passports, planning, tasks, watch
 from idiolect.recipes.next_token import NextToken
@@ -108,6 +110,8 @@ def count(stage: Stage) -> Ended:
 def neural(run: Run, stage: Stage, step: int | None, extra: Sequence[Hook]) -> Ended:
     """The loop: the stage's objective over batches computed from (data, seed, step)."""
     recipe, model, batch_at, objective = stage.recipe, stage.model(), stage.batches(), stage.objective()
+    if (total := factor(recipe.data.weights)) is not None and not math.isclose(total, 1):
+        say(f"data.weights sum to {total:.4g}, and are divided by it")
     for source in stage.mixture(recipe.train.steps):
         say(
             "source {source}: {planned:.1%} of the rows planned, {actual:.1%} given, {epochs:.2g} epochs".format(

@@ -18,6 +18,9 @@ from idiolect.text.several import Several
 from idiolect.tokens.tokenizer import Tokenizer
 from idiolect.train.objectives import Objective
 
+MIXTURE = ("source", "planned share", "actual share", "planned epochs", "actual epochs")
+"""What a row of `Stage.mixture` holds."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -78,7 +81,7 @@ class Stage:
 
     def mixture(self, steps: int) -> list[dict[str, Any]]:
         """Of each source of a mixture "source", the share "planned", the share of rows that it had in so many steps
-        ("actual") and its "epochs"; empty where all is one text."""
+        ("actual"), the "planned_epochs" and its "epochs"; empty where all is one text. MIXTURE names them."""
         if not steps or (self.recipe.data.weights is None and not self.recipe.data.replay):
             return []
         batches: Any = self.batches()
@@ -88,7 +91,13 @@ class Stage:
         had = batches.taken(steps).tolist()
         columns = zip(names_of(self.recipe.data), mixed.wanted, had, mixed.sizes, strict=True)
         return [
-            {"source": name, "planned": share, "actual": n / sum(had), "epochs": n / size}
+            {
+                "source": name,
+                "planned": share,
+                "actual": n / sum(had),
+                "planned_epochs": share * sum(had) / size,
+                "epochs": n / size,
+            }
             for name, share, n, size in columns
         ]
 

@@ -187,7 +187,8 @@ def main() -> None:
         header, body = LENGTHS.unpack(lengths)
         about = json.loads(asked.read(header))
         content = asked.read(body)
-        found, text = {}, b""
+        found: dict[str, Any] = {}
+        text = b""
         try:
             jobs = JOBS[about.pop("job")](content, **about)
             found, text = next(jobs)
