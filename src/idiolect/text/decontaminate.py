@@ -9,6 +9,7 @@ overlapped often were dropped; here, a document with an overlap is dropped. Word
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,10 @@ from idiolect.text.document import Drop
 from idiolect.text.page import Filter, Page
 from idiolect.text.settings import CurateSettings, DecontaminateSettings
 
+BEGINNING = 22
+"""Bits of a hash that are looked up first, in a table of 4 MB."""
+EXAMPLES_AT_ONCE = 1024
+
 
 class Sequences(NamedTuple):
     """Sequences of one number of words in examples, sorted by hash."""
@@ -30,6 +35,14 @@ class Sequences(NamedTuple):
     hashes: shingles.Hashes
     examples: NDArray[np.int64]
     """The number of each sequence's example, over all sets."""
+    begins: NDArray[np.bool_]
+    """Whether any hash begins with these bits: says no to most of what is asked, at the cost of one look."""
+
+    def shared(self, hashes: shingles.Hashes) -> shingles.Hashes:
+        """Those of the hashes that are among these."""
+        maybe = hashes[self.begins[hashes >> np.uint64(64 - BEGINNING)]]
+        places = np.minimum(np.searchsorted(self.hashes, maybe), len(self.hashes) - 1)
+        return maybe[self.hashes[places] == maybe]
 
 
 class EvaluationSets:
@@ -39,29 +52,29 @@ class EvaluationSets:
         self.names = [str(path) for path in read.files_of(settings.against)]
         self.bounds = [0]
         """The number of each set's first example, and how many examples all have."""
-        self.short = [0] * len(self.names)
+        self.short: list[int] = []
         """How many examples of each set have too few words to be looked for."""
         found: dict[int, list[Sequences]] = {}
-        for number, name in enumerate(self.names):
-            example = self.bounds[-1]
-            for pieces in examples(Path(name)):
-                self.short[number] += not _collect(found, pieces, example, settings)
-                example += 1
-            self.bounds.append(example)
+        for name in self.names:
+            number, short = self.bounds[-1], 0
+            every = examples(Path(name))
+            while several := list(itertools.islice(every, EXAMPLES_AT_ONCE)):
+                short += _collect(found, several, number, settings)
+                number += len(several)
+            self.bounds.append(number)
+            self.short.append(short)
         self.sequences = {words: _sorted(parts) for words, parts in sorted(found.items())}
         """By the number of words."""
 
     def found(self, text: str) -> NDArray[np.int64]:
         """The numbers of the examples that the text overlaps, over all sets, sorted."""
-        hashes, counts = shingles.word_hashes([text])
+        hashes = shingles.word_hashes([text])[0]
         out = [np.zeros(0, np.int64)]
-        for words, known in self.sequences.items():
-            here = shingles.sequences(hashes, counts, words, short=False)[0]
-            places = np.searchsorted(known.hashes, here)
-            shared = here[known.hashes[np.minimum(places, len(known.hashes) - 1)] == here]
-            for one in shared:  # few texts share any
-                first, last = np.searchsorted(known.hashes, one), np.searchsorted(known.hashes, one, side="right")
-                out.append(known.examples[first:last])
+        for words, sums in shingles.rolling(hashes, max(self.sequences, default=0)):
+            if known := self.sequences.get(words):
+                for one in known.shared(shingles.stirred(sums)):  # few texts share any
+                    first, last = (np.searchsorted(known.hashes, one, side) for side in ("left", "right"))
+                    out.append(known.examples[first:last])
         return np.unique(np.concatenate(out))
 
     def place(self, example: int) -> tuple[str, int]:
@@ -96,28 +109,39 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _collect(
-    found: dict[int, list[Sequences]], pieces: list[str], example: int, settings: DecontaminateSettings
-) -> bool:
-    """Adds an example's sequences; False when it has too few words.
+    found: dict[int, list[Sequences]], several: list[list[str]], first: int, settings: DecontaminateSettings
+) -> int:
+    """Adds the sequences of examples, numbered from `first`; says how many have too few words.
 
-    Each of its texts counts by itself, as they seldom follow each other as in the file; where all are too short, they
-    count joined.
+    Each text of an example counts by itself, as they seldom follow each other as in the file; where all are too short,
+    they count joined.
     """
+    pieces = [piece for example in several for piece in example]
+    owners = np.repeat(np.arange(len(several)), [len(example) for example in several])
     hashes, counts = shingles.word_hashes(pieces)
-    if counts.max(initial=0) < settings.min_words:
-        counts = counts.sum(keepdims=True)
+    longest = np.zeros(len(several), np.int64)
+    np.maximum.at(longest, owners, counts)
+    begins = np.ones(len(pieces), bool)  # a text, or all texts of an example
+    begins[1:] = (owners[1:] != owners[:-1]) | (longest[owners[1:]] >= settings.min_words)
+    of = np.flatnonzero(begins)
+    counts, owners = np.add.reduceat(counts, of) if len(of) else counts, owners[of]
     lengths = np.minimum(counts, settings.words)
-    for words in np.unique(lengths[lengths >= settings.min_words]).tolist():
-        these = np.repeat(lengths == words, counts)
-        grams = shingles.sequences(hashes[these], counts[lengths == words], words, short=False)[0]
-        found.setdefault(words, []).append(Sequences(grams, np.full(len(grams), example)))
-    return bool((lengths >= settings.min_words).any())
+    enough = lengths >= settings.min_words
+    for words in np.unique(lengths[enough]).tolist():
+        these = lengths == words
+        grams, each = shingles.sequences(hashes[np.repeat(these, counts)], counts[these], words, short=False)
+        parts = found.setdefault(words, [])
+        parts.append(Sequences(grams, first + np.repeat(owners[these], each), np.zeros(0, bool)))
+    return len(several) - len(np.unique(owners[enough]))
 
 
 def _sorted(parts: list[Sequences]) -> Sequences:
-    hashes, numbers = (np.concatenate(columns) for columns in zip(*parts))
+    hashes = np.concatenate([part.hashes for part in parts])
+    numbers = np.concatenate([part.examples for part in parts])
     order = np.argsort(hashes, kind="stable")
-    return Sequences(hashes[order], numbers[order])
+    begins = np.zeros(1 << BEGINNING, bool)
+    begins[hashes >> np.uint64(64 - BEGINNING)] = True
+    return Sequences(hashes[order], numbers[order], begins)
 
 
 def decontaminate(settings: CurateSettings) -> Filter:

@@ -54,10 +54,9 @@ def sequences(hashes: Hashes, counts: Counts, words: int, *, short: bool) -> tup
     ends = np.cumsum(counts)
     starts = ends - counts
     found = np.maximum(counts - words + 1, 0)
-    sums = hashes[: max(len(hashes) - words + 1, 0)].copy()
-    for k in range(1, words):
-        sums *= STEP
-        sums += hashes[k : k + len(sums)]
+    sums = hashes
+    for _, longer in rolling(hashes, words):
+        sums = longer
     whole = np.ones(len(sums), bool)  # sequences that lie in one text
     for k in range(1, words):
         across = ends - k
@@ -68,6 +67,16 @@ def sequences(hashes: Hashes, counts: Counts, words: int, *, short: bool) -> tup
         sums = np.insert(sums, np.cumsum(found)[few], alone)
         found[few] = 1
     return stirred(sums), found
+
+
+def rolling(hashes: Hashes, words: int) -> Iterator[tuple[int, Hashes]]:
+    """(n, sums) for n from 1 to `words`: what becomes, stirred, the hashes of all sequences of n of the words."""
+    sums = hashes
+    for n in range(1, words + 1):
+        if n > 1:
+            sums = sums[:-1] * STEP
+            sums += hashes[n - 1 :]
+        yield n, sums
 
 
 def _horner(hashes: Hashes) -> np.uint64:
