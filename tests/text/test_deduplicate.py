@@ -10,7 +10,7 @@ from idiolect.errors import UserError
 from idiolect.text import deduplicate, minhash
 from idiolect.text.deduplicate import REASONS
 from idiolect.text.keys import KeyWriter
-from idiolect.text.near import jaccard
+from idiolect.text.near import similarities
 from idiolect.text.settings import CurateSettings
 
 ALL = CurateSettings().model_copy(update={"lines": CurateSettings().lines.model_copy(update={"drop": True})})
@@ -226,9 +226,10 @@ def test_bands_meet_as_often_as_they_should():
         assert (keys[0] == keys[1]).any(1).mean() == pytest.approx(expected, abs=0.04)
 
 
-def test_jaccard():
-    assert jaccard(np.array([1, 2, 3, 5], np.uint32), np.array([2, 3, 5, 7, 11], np.uint32)) == 3 / 6
-    assert jaccard(np.array([4], np.uint32), np.array([5], np.uint32)) == 0
+def test_similarities_by_hand():
+    one, same, two, none, within = ([1, 2, 3, 5], [1, 2, 3, 5], [2, 3, 5, 7, 11], [4, 9], [5])
+    sets = [np.array(elements, np.uint32) for elements in (same, two, none, within)]
+    assert similarities(np.array(one, np.uint32), sets).tolist() == [1, 3 / 6, 0, 1 / 4]
 
 
 def test_keys_that_are_not_whole_or_of_other_settings_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import os
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,7 @@ class KeyRanges:
             counts.append(about["documents"])
         self.bounds = np.concatenate([[0], np.cumsum(np.array(counts, np.int64))]).astype(np.int64)
         self.documents = int(self.bounds[-1])
+        self._starts = self.bounds.tolist()
         self._opened = functools.lru_cache(FOLDERS_OPEN)(lambda task: _Task(self.folders[task]))
 
     def _runs(self, level: str) -> Iterator[tuple[int, Path]]:
@@ -87,8 +89,8 @@ class KeyRanges:
 
     def elements(self, document: int) -> NDArray[np.uint32]:
         """The shingles of a document, sorted."""
-        task = int(np.searchsorted(self.bounds, document, side="right")) - 1
-        return self._opened(task).elements(document - int(self.bounds[task]))
+        task = bisect.bisect_right(self._starts, document) - 1
+        return self._opened(task).elements(document - self._starts[task])
 
     def bands(self, documents: NDArray[np.int64]) -> NDArray[np.uint32]:
         """[documents, bands]: half of each band key of these documents."""
@@ -106,7 +108,7 @@ class _Task:
     """The open files of one task's shingles; read, not mapped, as what is mapped counts as memory."""
 
     def __init__(self, folder: Path) -> None:
-        self.ends = np.load(folder / "ends.npy", mmap_mode="r")
+        self.ends = np.load(folder / "ends.npy")
         self.file = open(folder / "elements.bin", "rb")  # noqa: SIM115 - closed with the object
 
     def elements(self, number: int) -> NDArray[np.uint32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ FIRST, BEFORE = 4, 8
 """With how many documents of its band a document is compared: the first ones, and those just before it."""
 NEXT = 3
 """Further bands by which the documents of a large band are ordered, so that like ones are neighbours."""
+AT_ONCE = 16
+"""Candidates that a document is compared with together."""
 DOCUMENTS_AT_ONCE = 1 << 16
 """Documents whose candidates are read together."""
 
@@ -90,19 +92,25 @@ def _compared(
     threshold: float,
 ) -> Iterator[tuple[int, int]]:
     """Goes through candidates in order: a document is compared with those before it that are kept."""
-    document, elements = -1, np.zeros(0, np.uint32)
-    for number, other in zip(later.tolist(), earlier.tolist()):
-        if reasons[number] or reasons[other]:
+    bounds = np.flatnonzero(np.diff(later, prepend=-1, append=-1))
+    for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist()):
+        number, others = int(later[start]), earlier[start:stop]
+        others = others[reasons[others] == 0]
+        if reasons[number] or not len(others):
             continue
-        if number != document:
-            document, elements = number, found.elements(number)
-        if jaccard(elements, found.elements(other)) >= threshold:
-            yield number, other
+        elements = found.elements(number)
+        for few in np.split(others, range(AT_ONCE, len(others), AT_ONCE)):
+            similar = similarities(elements, [found.elements(other) for other in few.tolist()])
+            if len(near := few[similar >= threshold]):
+                yield number, int(near[0])
+                break
 
 
-def jaccard(one: NDArray[np.uint32], two: NDArray[np.uint32]) -> float:
-    """The share of the elements of two sets, sorted and not empty, that are in both."""
-    both = np.concatenate([one, two])
-    both.sort()
-    common = int(np.count_nonzero(both[1:] == both[:-1]))
-    return common / (len(both) - common)
+def similarities(one: NDArray[np.uint32], others: Sequence[NDArray[np.uint32]]) -> NDArray[np.float64]:
+    """Of a set with each of others, sorted and not empty: the share of elements of either that are in both."""
+    sizes = np.array([len(other) for other in others])
+    together = np.concatenate(others)
+    places = np.searchsorted(one, together)
+    places[places == len(one)] = 0
+    common = np.add.reduceat(one[places] == together, np.cumsum(sizes) - sizes, dtype=np.int64)
+    return common / (len(one) + sizes - common)

@@ -47,6 +47,10 @@ class Scatter:
     def ordered(self) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
         """(first, second) of all pairs, a range of first numbers at a time, sorted, none twice."""
         for number in sorted(self.parts):
-            packed = np.unique(np.fromfile(self.folder / str(number), np.uint64))
+            packed = np.fromfile(self.folder / str(number), np.uint64)
+            packed.sort()
+            new = np.ones(len(packed), bool)
+            np.not_equal(packed[1:], packed[:-1], out=new[1:])
+            packed = packed[new]
             first = (packed >> LOW) + np.uint64(number) * self.width
             yield first, packed & np.uint64((1 << int(LOW)) - 1)
