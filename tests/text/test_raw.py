@@ -112,6 +112,21 @@ def crawl() -> bytes:
     )
 
 
+def test_what_keeps_a_page_from_training_is_read(tmp_path: Path) -> None:
+    meta = b'<meta name="Robots" content="noindex, noai"><meta name="tdm-reservation" content="1">'
+    (tmp_path / "a.html").write_bytes(PAGE.replace(b"<title>", meta + b"<title>"))
+    (tmp_path / "b.html").write_bytes(PAGE.replace(b"<title>", b'<meta name="robots" content="index"><title>'))
+    headers = ["Content-Type: text/html", "X-Robots-Tag: noindex", "x-robots-tag: gptbot: noai", "TDM-Reservation: 0"]
+    (tmp_path / "c.warc").write_bytes(record("response", response(PAGE, *headers)))
+    pages = [found(tmp_path / name)[0] for name in ("a.html", "b.html", "c.warc")]
+    names = {"robots", "x-robots-tag", "tdm-reservation"}
+    assert [{k: v for k, v in one.metadata.items() if k in names} for one in pages if isinstance(one, Document)] == [
+        {"robots": "noindex, noai", "tdm-reservation": "1"},
+        {},
+        {"x-robots-tag": "gptbot: noai"},
+    ]
+
+
 @pytest.mark.parametrize("name", ["a.warc", "a.warc.gz", "a.warc.zst"])
 def test_a_web_archive(tmp_path: Path, name: str) -> None:
     data = crawl()

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from idiolect.text.encoding import decoded
+from idiolect.text.robots import reserves
 
 CHARSET = re.compile(rb"<meta[^>]{1,200}charset\s*=\s*[\"']?\s*([\w.:+-]{1,40})", re.ASCII | re.IGNORECASE)
 HEAD = 4096
@@ -32,12 +33,18 @@ SAID = {
 
 Only where the word is in the page is the element looked for, which takes longer than reading a short page.
 """
+RESERVING = ("robots", "tdm-reservation")
+"""Names of meta elements by which a page may keep itself from training."""
+RESERVED = re.compile("(?i)noai|noml|tdm-reservation")
+"""A page without these words does not."""
 LONGEST = 2000
 """Characters of an address, licence or date; what is longer is none."""
 
 
 def page(data: bytes, charset: str, main: bool) -> tuple[str, dict[str, Any]]:
     """The text of a page, and what it states: `url`, `licence`, `date`, `language`; and `lost`, see `decoded`.
+
+    What keeps it from training is there too, under the name of the meta element.
 
     charset: the encoding that its server declares, or nothing.
     main: its main content only, without menus and footers.
@@ -59,4 +66,8 @@ def page(data: bytes, charset: str, main: bool) -> tuple[str, dict[str, Any]]:
             if 0 < len(value) <= LONGEST:
                 found[name] = value
                 break
+    for name in RESERVING if RESERVED.search(text) else ():
+        for element in document.query_selector_all(f"meta[name='{name}' i]"):
+            if reserves(value := (element.getattr("content") or "")[:LONGEST], name):
+                found[name] = value
     return extract_plain_text(tree, main_content=main, alt_texts=False, list_bullets=True), found

@@ -29,7 +29,7 @@ from idiolect.text.read import BAD_AT_ONCE, PACKED, PLAIN, files_of, json_value,
 from idiolect.text.settings import ReadingSettings
 from idiolect.text.stream import Bomb, Damaged, chunks
 from idiolect.text.warc import BadRecord, records
-from idiolect.text.web import TYPES, payload
+from idiolect.text.web import TYPES, Payload, payload
 
 ARCHIVES = (".zip", ".tar", ".tgz")
 PAGES = (".html", ".htm", ".xhtml")
@@ -332,6 +332,8 @@ def _warc(blob: Blob, settings: ReadingSettings) -> Found:
                 text, metadata = _page(held.data, held.charset, settings)
             else:
                 text = _text(held.data, held.charset, settings)
+            if isinstance(held, Payload):
+                metadata |= held.reserved
             said = {name: record.header[field].strip("<>") for name, field in SAID.items() if record.header.get(field)}
             yield _document(blob, record.offset, text, metadata | said)
 

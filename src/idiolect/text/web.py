@@ -7,6 +7,7 @@ import zlib
 from typing import NamedTuple
 
 from idiolect.text.document import Drop
+from idiolect.text.robots import reserves
 from idiolect.text.warc import Record, fields
 
 TYPES = ("response", "resource", "conversion")
@@ -15,6 +16,8 @@ HTML = ("text/html", "application/xhtml+xml")
 PLAIN = ("text/plain", "text/markdown")
 CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]{1,15})[^\n]*\n")
 CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:+-]{1,40})", re.ASCII | re.IGNORECASE)
+RESERVING = ("x-robots-tag", "tdm-reservation")
+"""HTTP headers by which a page may keep itself from training."""
 LARGEST_HEADER = 64 << 10
 
 
@@ -26,12 +29,14 @@ class Payload(NamedTuple):
     data: bytes
     charset: str
     """What it says its encoding is, or nothing."""
+    reserved: dict[str, str]
+    """The HTTP headers that keep it from training."""
 
 
 def payload(record: Record, largest: int) -> Payload | Drop:
     """The page or text in a record of TYPES, of at most so many bytes."""
     stated = record.header.get("content-type", "")
-    data = record.block
+    data, reserved = record.block, _reserved([])
     if stated.startswith("application/http") or record.header.get("warc-type") == "response":
         head, _, data = data.partition(b"\r\n\r\n") if b"\r\n\r\n" in data[:LARGEST_HEADER] else (b"", b"", data)
         status, *lines = head.split(b"\n")
@@ -39,6 +44,7 @@ def payload(record: Record, largest: int) -> Payload | Drop:
         if (code := status.split()[1:2]) and code != [b"200"]:
             return Drop("HTTP status", code[0].decode("ascii", "replace"))
         stated = http.get("content-type", "")
+        reserved = _reserved(lines)
         if "chunked" in http.get("transfer-encoding", "").lower():
             data = _joined(data)
         unpacked = _unpacked(data, http.get("content-encoding", "").lower(), largest)
@@ -49,7 +55,13 @@ def payload(record: Record, largest: int) -> Payload | Drop:
     if kind not in HTML and kind not in PLAIN and (kind or not data.lstrip().startswith(b"<")):
         return Drop("no page or plain text", kind)
     charset = CHARSET.search(stated)
-    return Payload(kind not in PLAIN, data, charset[1] if charset else "")
+    return Payload(kind not in PLAIN, data, charset[1] if charset else "", reserved)
+
+
+def _reserved(lines: list[bytes]) -> dict[str, str]:
+    """Of a header's lines those that keep a page from training; a field may come more than once."""
+    single = (fields([line]) for line in lines)
+    return {name: value for one in single for name, value in one.items() if name in RESERVING and reserves(value, name)}
 
 
 def _joined(data: bytes) -> bytes:
