@@ -39,6 +39,7 @@ MODULES = {
     "ngrams": "N-grams",
     "tokenising": "Tokenising",
     "curating_near": "Near duplicates",
+    "personal_data": "Personal data",
 }
 """Module → its heading on the page, in the page's order."""
 
