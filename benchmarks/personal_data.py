@@ -132,8 +132,8 @@ TRIED = """
   tried at each character; to one that begins with a set of characters, and looks back after the first, Python skips: 9.
 - Thirteen patterns of national numbers, each over the text, instead of one alternation around the places with enough
   digits: 1,540 instead of 14 µs.
-- The matcher of `phonenumbers` on each run of digits: 340 µs a number, and every grouping is a number to it. A pattern of
-  the groupings in each region's numbering plan leaves few to be checked.
+- The matcher of `phonenumbers` on each run of digits: 340 µs a number, and every grouping is a number to it. A pattern
+  of the groupings in each region's numbering plan leaves few to be checked.
 """
 
 
