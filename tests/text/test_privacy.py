@@ -85,6 +85,7 @@ def test_a_find_is_replaced_by_its_kind(text, left):
         "12345678A",
         "left-pad@1.3.0 and icon@2x.png",
         "2015550123 people",  # no separator, no word
+        "01234.000000 and +35236450.6 of clause 252.227-7013",
         "password = getpass.getpass()",
     ],
 )

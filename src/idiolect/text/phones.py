@@ -23,6 +23,7 @@ NAMED = re.compile(
 BEFORE = 40
 """Characters before a number in which that is looked for."""
 EXTENSION = re.compile(r"(?i),? ?(?:ext(?:ension)?\.?|x) ?\d{1,6}(?!\w)")
+DECIMAL = re.compile(r"\+\d+\.\d+")
 LONGEST = 15
 """Digits of an international number (ITU-T E.164)."""
 NOT_BEFORE = re.compile(r"[\w.,+/$€£¥#§-]$|\d $")
@@ -63,6 +64,8 @@ class Phones:
     def _first(self, text: str, run: re.Match[str]) -> tuple[int, int] | None:
         """The number that a run begins with, when a +, a 00 or a word says that it is one."""
         start, said = run.start(), run.group()
+        if DECIMAL.fullmatch(said):
+            return None
         if said.lstrip("(").startswith(("+", "00")):
             regions: Sequence[str | None] = (None,)
         elif NAMED.search(text[max(0, start - BEFORE) : start]):
@@ -84,6 +87,8 @@ class Phones:
         """Numbers in the groups that are usual in one of the regions."""
         for region, pattern in self._patterns.items():
             for found in pattern.finditer(text, start, end):
+                if found.group().count(".") == 1 or ("." in found.group() and "-" in found.group()):
+                    continue  # a decimal, a clause of a law
                 before, after = text[max(0, found.start() - 2) : found.start()], text[found.end() : found.end() + 2]
                 if NOT_BEFORE.search(before) or NOT_AFTER.match(after):
                     continue
