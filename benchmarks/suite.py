@@ -38,6 +38,7 @@ MODULES = {
     "memory": "Memory",
     "ngrams": "N-grams",
     "tokenising": "Tokenising",
+    "curating": "Curation",
     "curating_near": "Near duplicates",
     "personal_data": "Personal data",
 }

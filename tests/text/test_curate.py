@@ -143,6 +143,51 @@ def test_nor_on_how_the_text_is_cut_into_parts(made, tmp_path, monkeypatch):
     assert rows(tmp_path / "corpus") == rows(folder / "corpus")
 
 
+def test_a_filter_that_flags_persons_drops_nothing_before_it_was_seen_by_slice(tmp_path):
+    heap(tmp_path / "heap")
+    (tmp_path / "words").write_text("time1\n")
+    asked = ['curate.filters=["toxicity"]', f"curate.toxicity.words={tmp_path / 'words'}"]
+    out, given = tmp_path / "corpus", [tmp_path / "heap"]
+    with pytest.raises(UserError, match="no slices are given"):
+        api.curate(given, out, overrides=asked, workers=1)
+    asked.append('curate.slices=["dialect"]')
+    with pytest.raises(UserError, match="before its flags were seen by slice"):
+        api.curate(given, out, overrides=asked, workers=1)
+    seen = api.curate(given, out, overrides=asked, dry_run=True, workers=1)
+    assert not (out / "text").exists() and seen["documents_in"] == 29
+    report = json.loads((out / "report.json").read_text())
+    assert {row["value"] for row in report["slices"]["toxicity"]["dialect"]} == {"a", "b", "unknown"}
+    assert api.curate(given, out, overrides=asked, workers=1)["documents_out"] <= 25
+    assert (out / "text").is_dir()
+
+
+def test_what_is_configured_but_not_asked_is_refused(tmp_path):
+    with pytest.raises(UserError, match="consent.removed has no effect without the filter removed"):
+        api.curate(
+            [heap(tmp_path / "heap")], tmp_path / "corpus", overrides=["curate.filters=[]", "curate.consent.removed=x"]
+        )
+
+
+def test_evaluation_sets_are_found_in_the_heap_and_a_filter_learns_from_it(tmp_path):
+    (tmp_path / "quiz.jsonl").write_text(
+        json.dumps({"question": prose(3, 30)}) + "\n" + json.dumps({"q": prose(999, 30)})
+    )
+    (tmp_path / "good.jsonl").write_text(
+        "".join(json.dumps({"text": f"Good prose about {n}."}) + "\n" for n in range(97))
+    )
+    asked = [
+        f'curate.decontaminate.against=["{tmp_path}/quiz.jsonl"]',
+        f'curate.quality.good=["{tmp_path}/good.jsonl"]',
+    ]
+    asked.append('curate.filters=["decontaminate", "quality"]')
+    found = api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", overrides=asked, workers=2)
+    assert found["dropped"]["overlaps quiz.jsonl"] == 1
+    assert found["dropped"]["unlike the good text"] == 27
+    report = json.loads((tmp_path / "corpus" / "report.json").read_text())
+    assert (report["overlap"]["quiz.jsonl"]["found"], report["overlap"]["quiz.jsonl"]["examples"]) == (1, 2)
+    assert report["learnt"]["quality"]["auc"] > 0.9
+
+
 def test_unknown_filters_are_named_with_the_nearest(tmp_path):
     with pytest.raises(UserError, match='did you mean "gopher_quality"'):
         api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", overrides=['curate.filters=["gopher_qualty"]'])

@@ -30,19 +30,19 @@ class TokensOf:
 
 @dataclass(frozen=True)
 class PerplexityOf:
-    """The perplexity of a text, a token, under the causal model in a folder; each process loads it for itself."""
+    """The perplexity of a text, a word, under the causal model in a folder; each process loads it for itself."""
 
     folder: Path
 
     def __call__(self, text: str) -> float:
-        """Raises UserError for a model whose scores are no probabilities."""
-        from idiolect.evaluate.score import score_text
+        """Infinite for a text that is impossible. Raises UserError for a model whose scores are no probabilities."""
+        from idiolect.evaluate.score import perplexity, score_text
 
         loaded = _model(self.folder)
-        perplexity = score_text(loaded.model, loaded.tokenizer, text).perplexity
-        if perplexity is None:
+        score = score_text(loaded.model, loaded.tokenizer, text)
+        if score.perplexity is None:
             raise UserError(f"the scores of {self.folder} are no probabilities", "name another model")
-        return perplexity
+        return perplexity(-score.logprob, max(1, len(text.split())))
 
 
 @functools.lru_cache(maxsize=1)
@@ -85,7 +85,7 @@ def curate(
         Path(out),
         settings,
         count_tokens=TokensOf(settings.tokenizer) if settings.tokenizer else count_words,
-        perplexity=None,
+        perplexity=PerplexityOf(settings.perplexity.model) if settings.perplexity.model else None,
         tokens_are="tokens" if settings.tokenizer else "words",
         dry_run=dry_run,
         engine=engine,

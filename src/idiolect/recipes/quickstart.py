@@ -11,6 +11,7 @@ from idiolect.decode.settings import DecodeSettings
 from idiolect.decode.verbs import generate
 from idiolect.errors import Exit, UserError
 from idiolect.recipes import library
+from idiolect.recipes.curate import curate
 from idiolect.recipes.prepare import say
 from idiolect.recipes.pretrain import resume, train
 from idiolect.recipes.runs import compare_runs
@@ -36,21 +37,24 @@ PROMPT = "Return the"
 
 
 def quickstart(out: Path | str = "quickstart", *, seed: int = 0) -> dict[str, Any]:
-    """Text → BPE → a 5-gram, an LSTM and a transformer → one table in bits per byte → what each writes.
+    """Text → a corpus → BPE → a 5-gram, an LSTM and a transformer → one table in bits per byte → what each writes.
 
     Everything goes into the folder `out`; run again it goes on where it stopped. Returns {"rows", "notes", "failed",
     "samples", "folder", "next"}. Raises UserError (exit 75) when a signal stopped it.
     """
     folder = Path(out)
-    text, tokenizer = folder / "text", folder / "tokenizer"
+    text, corpus, tokenizer = folder / "text", folder / "corpus", folder / "tokenizer"
     if folder.exists() and any(folder.iterdir()) and not text.exists():
         raise UserError(f"{folder} holds something else", "choose another folder with --out")
     if not text.exists():
         write_text(text)
+    if not corpus.exists():
+        say("curating what is trained on")
+        curate([text / "train"], corpus)
     if not tokenizer.exists():
         say("learning a tokenizer")
-        train_tokenizer([text / "train"], tokenizer, TokenizerSettings(kind="bpe", size=VOCABULARY))
-    shared = [f"data.train={text / 'train'}", f"data.validation={text / 'held-out'}", f"tokenizer.from={tokenizer}"]
+        train_tokenizer([corpus], tokenizer, TokenizerSettings(kind="bpe", size=VOCABULARY))
+    shared = [f"data.train={corpus}", f"data.validation={text / 'held-out'}", f"tokenizer.from={tokenizer}"]
     runs = []
     for name, overrides in FAMILIES.items():
         run = folder / name
@@ -96,4 +100,5 @@ def _next(folder: Path, runs: Sequence[Path]) -> list[str]:
         f"idiolect score {best} 'Return True if the object is callable.'",
         f"idiolect runs plot {' '.join(map(str, runs))} --out {folder}/curves.html",
         f"idiolect train gpt data.train=YOUR.txt --out my-run   (a browser shows {best}/report.html)",
+        f"idiolect curate YOUR-FILES --out my-corpus   (a browser shows {folder}/corpus/report.html)",
     ]

@@ -28,21 +28,21 @@ from idiolect import config, files
 from idiolect.errors import Exit, UserError, nearest
 from idiolect.runs import Run
 from idiolect.text import findings
+from idiolect.text.decontaminate import Overlap
 from idiolect.text.deduplicate import decide
 from idiolect.text.engine import Engine, each
-from idiolect.text.filters import FILTERS, Resources
+from idiolect.text.filters import FILTERS, LEARN, NEED_SLICES, Resources
 from idiolect.text.raw import judge, raw_files, stretches
 from idiolect.text.read import CORPUS, DROPPED, KEPT
 from idiolect.text.settings import CurateSettings
-from idiolect.text.sift import KEYS, ROWS_READ, TALLY, Job, Part, settle, sift
+from idiolect.text.sift import KEYS, LEARNT, OVERLAP, ROWS_READ, TALLY, Job, Part, sample, settle, sift
 from idiolect.text.tally import Tally
 
-NEED_SLICES = ("toxicity",)
 PART_BYTES = 32 << 20
 """Bytes of input that are worked on together; a larger file that cannot be cut is a part of its own."""
 PACKAGES = ("duckdb", "fastwarc", "ftfy", "phonenumbers", "py3langid", "resiliparse")
 """Libraries whose version decides what comes out."""
-REPORT = "report.json"
+REPORT, ABOUT = "report.json", "about.json"
 
 
 def count_words(text: str) -> int:
@@ -94,8 +94,9 @@ def curate(
         files.make_folder(folder)
     with run.lock(), _stopped_by_signals():
         _begin(folder, f"{key} {'dry' if dry_run else ''}")
-        job = Job(key, folder, settings, Resources(folder / "learnt", perplexity), count_tokens, dry_run)
+        job = Job(key, folder, settings, Resources(folder / LEARNT, perplexity), count_tokens, dry_run)
         work = functools.partial(_work, engine=engine, workers=workers)
+        _learn(job, parts)
         work("sifting", sift, job, parts, job.sifted)
         _judge(job, parts)
         if not job.decided.exists():
@@ -104,7 +105,16 @@ def curate(
                 decide([job.sifted(part.number) / KEYS for part in parts], decided, settings)
         work("writing", settle, job, parts, job.settled)
         tally = _total(job, parts)
-        report = findings.report(tally, settings, others, key, tokens_are, dry_run)
+        report = findings.report(
+            tally,
+            settings,
+            key=key,
+            dry_run=dry_run,
+            tokens_are=tokens_are,
+            files_left_out=others,
+            learnt=files.read_json(job.learnt / ABOUT) if job.learnt.exists() else {},
+            overlap=_overlap(job, parts),
+        )
         with files.new_folder(folder / CORPUS, kind="dry run" if dry_run else CORPUS) as new:
             files.write_json(new / REPORT, report)
             findings.page(report).write(new / "report.html")
@@ -143,12 +153,23 @@ def _key(parts: Sequence[Part], settings: CurateSettings, about: str) -> str:
     """Stands for the input (names, sizes and dates of its files), the settings, the code and what it calls."""
     digest = hashlib.sha256(json.dumps([about, idiolect.__version__, [version(name) for name in PACKAGES]]).encode())
     digest.update(settings.model_dump_json().encode())
+    texts = _texts(settings.model_dump(mode="json"))
+    for named in sorted(filter(os.path.exists, texts)):  # lists, models and text that settings name
+        digest.update(f"{named} {os.stat(named).st_size} {os.stat(named).st_mtime_ns}\n".encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(module.read_bytes())
     for given in (path for part in parts for _, path, *_ in part.stretches):
         file = os.stat(given)
         digest.update(f"{given} {file.st_size} {file.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value."""
+    if isinstance(value, str):
+        yield value
+    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(inside)
 
 
 def _named(function: Any) -> str:
@@ -194,6 +215,18 @@ def _begin(folder: Path, key: str) -> None:
     files.write_text(mark, key)
 
 
+def _learn(job: Job, parts: Sequence[Part]) -> None:
+    """What some filters must know of the heap before they are asked."""
+    asked = [name for name in job.settings.filters if name in LEARN]
+    if job.learnt.exists() or not asked:
+        return
+    _say(f"learning: {', '.join(asked)}")
+    with files.new_folder(job.learnt) as folder:
+        given = job.resources._replace(folder=folder)
+        about = {name: LEARN[name](job.settings, given, functools.partial(sample, job, parts)) for name in asked}
+        files.write_json(folder / ABOUT, about)
+
+
 def _work(
     name: str,
     work: Callable[[Job, Part], None],
@@ -229,6 +262,16 @@ def _total(job: Job, parts: Sequence[Part]) -> Tally:
         for part in parts:
             tally.add(files.read_json(place(part.number) / TALLY))
     return tally
+
+
+def _overlap(job: Job, parts: Sequence[Part]) -> dict[str, Any]:
+    """How much of each evaluation set the heap holds."""
+    if not job.settings.decontaminate.against:
+        return {}
+    found = Overlap(job.settings.decontaminate)
+    for part in parts:
+        found.merge(files.read_json(job.sifted(part.number) / OVERLAP))
+    return {Path(name).name: about for name, about in found.report().items()}
 
 
 def _place(shard: Path, target: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idiolect.report import Report
 from idiolect.text.settings import CurateSettings
 from idiolect.text.sift import steps
 from idiolect.text.slices import rates
-from idiolect.text.tally import Tally
+from idiolect.text.tally import CLEANLY, Tally
 
 FIGURES = ("documents_in", "documents_out", "bytes_in", "bytes_out", "dropped", "redacted")
 """What a curation prints."""
@@ -19,16 +19,11 @@ SHOWN = 25
 """Rows of a table of sources, sites or slices on the page; all of them are in the JSON."""
 
 
-def report(
-    tally: Tally, settings: CurateSettings, others: int, key: str, tokens_are: str, dry_run: bool
-) -> dict[str, Any]:
-    """Everything that was counted, as plain values; no clock and no path is in it."""
+def report(tally: Tally, settings: CurateSettings, **about: Any) -> dict[str, Any]:
+    """Everything that was counted, as plain values, after what else is known; no clock is in it."""
     funnel = [{"step": step, **size._asdict()} for step, size in tally.funnel(steps(settings))]
     return {
-        "key": key,
-        "dry_run": dry_run,
-        "tokens_are": tokens_are,
-        "files_left_out": others,
+        **about,
         "documents_in": tally.read.documents,
         "documents_out": tally.out.documents,
         "bytes_in": tally.read.bytes,
@@ -74,11 +69,20 @@ def page(found: Mapping[str, Any]) -> Report:
             "places redacted": sum(found["redacted"].values()),
         }
     )
-    funnel, unit = found["funnel"], found["tokens_are"]
+    funnel, idle = _told(found["funnel"])
+    unit = found["tokens_are"]
     made.bars("Documents after each step", [r["step"] for r in funnel], {"documents": [r["documents"] for r in funnel]})
     made.table(["after", "documents", "bytes", unit], [list(row.values()) for row in funnel])
-    rows = [list(row.values()) for row in found["dropped_by"]]
-    made.table(["step", "reason", "documents", "bytes", unit], rows, "What was dropped, and why")
+    if idle:
+        made.facts({"asked, and dropped nothing": ", ".join(idle)})
+    reasons = [list(row.values()) for row in found["dropped_by"]]
+    made.table(["step", "reason", "documents", "bytes", unit], reasons, "What was dropped, and why")
+    for name, about in found["learnt"].items():
+        made.facts(about, f"What the filter {name} learnt from the heap")
+    if found["overlap"]:
+        rows = [[name, *about.values()] for name, about in found["overlap"].items()]
+        header = ["set", "examples", "too short", "in the heap", "share", "documents that hold one"]
+        made.table(header, rows, "Examples of evaluation sets in the heap")
     if found["redacted"]:
         made.table(["kind", "places"], list(found["redacted"].items()), "Personal data replaced by placeholders")
     for step, columns in found["slices"].items():
@@ -92,6 +96,17 @@ def page(found: Mapping[str, Any]) -> Report:
         title = f"The corpus by {column}" + (f" (the largest {SHOWN} of {len(values)})" if len(values) > SHOWN else "")
         made.table([column, "documents", "bytes", unit], [list(row.values()) for row in values[:SHOWN]], title)
     return made
+
+
+def _told(funnel: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The steps that dropped something, with the first and the last; and the names of the others."""
+    told, idle = [funnel[0]], []
+    for row in funnel[1:-1]:
+        if row["documents"] != told[-1]["documents"]:
+            told.append(row)
+        elif row["step"] != CLEANLY:
+            idle.append(row["step"])
+    return [*told, funnel[-1]], idle
 
 
 def _slice(row: Mapping[str, Any]) -> list[Any]:

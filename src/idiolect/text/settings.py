@@ -226,6 +226,8 @@ class ToxicitySettings(Settings):
 class PerplexitySettings(Settings):
     """Documents that a model finds neither too strange nor too plain."""
 
+    model: Path | None = None
+    """The folder of a causal model, or its run: an n-gram is quick."""
     min: float = Field(default=0.0, ge=0)
     """Smallest perplexity per word."""
     max: float | None = Field(default=None, gt=0)
@@ -341,6 +343,19 @@ class ConsentSettings(Settings):
     """For the filter removed: a file of ids, addresses or domains, one a line, whose documents are left out."""
 
 
+TOLD = {
+    "sites": ("consent.allow", "consent.block", "consent.allow_list", "consent.block_list"),
+    "robots": ("consent.robots", "consent.opted_out"),
+    "licence": ("consent.require_licence", "consent.licences", "consent.refuse"),
+    "removed": ("consent.removed",),
+    "language": ("language.keep",),
+    "quality": ("quality.good",),
+    "toxicity": ("toxicity.words", "toxicity.labelled"),
+    "perplexity": ("perplexity.model",),
+}
+"""Filters that drop nothing that they are not told to, and what tells them."""
+
+
 class CurateSettings(Settings):
     """A curation: the steps from raw documents to a corpus, in their order."""
 
@@ -395,6 +410,16 @@ class CurateSettings(Settings):
     """Documents of nearly one text."""
     lines: LinesSettings = LinesSettings()
     """Lines that come again."""
+
+    @model_validator(mode="after")
+    def _no_effect(self) -> Self:
+        for name, keys in TOLD.items():
+            for key in keys if name not in self.filters else ():
+                table, field = key.split(".")
+                section = getattr(self, table)
+                if getattr(section, field) != type(section).model_fields[field].default:
+                    raise ValueError(f"{key} has no effect without the filter {name} in filters")
+        return self
 
     @model_validator(mode="after")
     def _sets_to_look_for(self) -> Self:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import itertools
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from idiolect import files
+from idiolect.text.decontaminate import Overlap
 from idiolect.text.deduplicate import REASONS, decisions, place, without_lines
 from idiolect.text.document import Document, Drop
 from idiolect.text.filters import CLEANERS, FILTERS, Resources
 from idiolect.text.identity import ID, identity
 from idiolect.text.keys import KeyWriter
+from idiolect.text.licences import normal
 from idiolect.text.normalise import normalise
 from idiolect.text.page import Cleaner, Filter, Page
 from idiolect.text.privacy import Redactor
@@ -34,6 +37,9 @@ from idiolect.text.tally import Size, Tally
 READ, CLEAN, LINES = "reading", "empty", "lines"
 """Steps that drop documents besides the filters and the levels of duplicates."""
 LEVELS = ("url", "exact", "near")
+LEARNT = "learnt"
+SAMPLED = 20_000
+"""Documents that filters learn from, about: the first ones of each part."""
 EXCERPT = 300
 """Characters of a dropped document that the report shows."""
 COLUMNS = dict.fromkeys(("id", "text", "url", "source", "licence", "language"), "VARCHAR") | {"metadata": "JSON"}
@@ -43,7 +49,7 @@ MEMORY = "200MB"
 """What writing a shard may take."""
 ROWS = 10_240
 """Documents in a group of rows of a shard."""
-TALLY, IDS, KEYS, ROWS_READ = "tally.json", "ids", "keys", "rows.json"
+TALLY, IDS, KEYS, ROWS_READ, OVERLAP = "tally.json", "ids", "keys", "rows.json", "overlap.json"
 
 
 class Part(NamedTuple):
@@ -81,6 +87,11 @@ class Job(NamedTuple):
     def settled(self, number: int) -> Path:
         """The folder of what is left of a part at the end."""
         return self.folder / "settled" / f"{number:06}"
+
+    @property
+    def learnt(self) -> Path:
+        """The folder of what filters learnt before."""
+        return self.folder / LEARNT
 
     @property
     def decided(self) -> Path:
@@ -129,6 +140,17 @@ def sift(job: Job, part: Part) -> None:
                     dropped.write(_line({**record, "step": step, "reason": reason, "value": value}))
         files.write_json(folder / TALLY, sifter.tally.to_json())
         files.write_json(folder / ROWS_READ, sifter.rows)
+        if sifter.overlap:
+            files.write_json(folder / OVERLAP, sifter.overlap.counted())
+
+
+def sample(job: Job, parts: Sequence[Part]) -> Iterator[str]:
+    """Texts from all over the heap, written cleanly."""
+    each = -(-SAMPLED // len(parts))
+    for part in parts:
+        found = (one for _, one in _Sifter(job).found(part) if isinstance(one, Document))
+        for document in itertools.islice(found, each):
+            yield normalise(document.text, job.settings.normalise)
 
 
 class _Sifter:
@@ -137,6 +159,8 @@ class _Sifter:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.tally = Tally()
+        against = job.settings.decontaminate
+        self.overlap = Overlap(against) if against.against else None
         self.rows: dict[str, list[Any]] = {}
         """Path of a file that was cut into stretches → [its bad rows, its rows, what was wrong with the first]."""
 
@@ -173,7 +197,9 @@ class _Sifter:
             "text": text,
             **{name: metadata.pop(name, None) for name in ("url", "source", "licence", "language")},
         }
-        record["source"] = record["source"] or source
+        record["source"], record["licence"] = record["source"] or source, normal(record["licence"])
+        if self.overlap:
+            self.overlap.add(text)
         record["metadata"] = metadata
         drop = self._first_drop(found._replace(text=text, metadata={**metadata, **record}), record)
         record["text"], redacted = _redactor(self.job)(text)
@@ -190,7 +216,8 @@ class _Sifter:
         if not document.text.strip():
             return CLEAN, Drop("empty")
         page, first = Page(document), None
-        slices = {name: str(document.metadata.get(name) or "unknown") for name in self.job.settings.slices}
+        about = {**document.metadata, "language": page.language[0]}
+        slices = {name: str(about.get(name) or "unknown") for name in self.job.settings.slices}
         for name, keep in _filters(self.job):
             drop = keep(page)
             self.tally.flag(name, slices, drop is not None)

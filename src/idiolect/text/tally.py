@@ -13,6 +13,8 @@ EXAMPLES = 5
 VALUES = 10_000
 """Values of a column that are counted one by one; what comes after them is counted together."""
 OTHERS = "(others)"
+CLEANLY = "written cleanly"
+"""The row of the funnel that says how large the same documents are once normalised."""
 
 
 class Size(NamedTuple):
@@ -94,7 +96,7 @@ class Tally:
     def funnel(self, steps: Iterable[str]) -> list[tuple[str, Size]]:
         """What was there after each step, in the order of the steps."""
         left = self.normalised
-        rows = [("read", self.read), ("written cleanly", left)]
+        rows = [("read", self.read), (CLEANLY, left)]
         for step in steps:
             for size in self.dropped.get(step, {}).values():
                 left -= size
