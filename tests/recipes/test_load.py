@@ -4,10 +4,24 @@ from idiolect import config
 from idiolect.errors import UserError
 from idiolect.models.presets import PRESETS
 from idiolect.recipes import load
+from idiolect.recipes.curate import load_curation
 from idiolect.recipes.settings import Recipe
 
+CURATIONS = ["curate", "curate-web"]
 
-@pytest.mark.parametrize("name", load.names())
+
+@pytest.mark.parametrize("name", CURATIONS)
+def test_a_recipe_for_a_curation_can_be_shown_edited_and_read_back(name, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(load.show_recipe(name), encoding="utf-8")
+    assert load_curation(str(file)) == load_curation(name)
+    with pytest.raises(UserError, match="is a recipe for a curation"):
+        load.load(name)
+    with pytest.raises(UserError, match="is no recipe for a curation"):
+        load_curation("gpt")
+
+
+@pytest.mark.parametrize("name", sorted(load.names().keys() - set(CURATIONS)))
 def test_every_recipe_that_ships_can_be_shown_edited_and_read_back(name, tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text(load.show_recipe(name), encoding="utf-8")

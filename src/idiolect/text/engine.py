@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, ProcessPoolExecutor, wait
@@ -18,6 +20,7 @@ Engine = Literal["local", "ray"]
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[T], R]
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TRIES = 2
 """How often a task is begun whose process dies under it."""
 
@@ -70,7 +73,8 @@ def _ended(pool: Executor, work: Work[T, R], tasks: Sequence[T], workers: int) -
     """Tasks with their results; no more are handed out than processes can begin soon."""
     waiting, rest = {}, iter(tasks)
     for task in rest:
-        waiting[pool.submit(work, task)] = task
+        with _undisturbed():
+            waiting[pool.submit(work, task)] = task
         if len(waiting) < 2 * workers:
             continue
         yield from _done(waiting)
@@ -83,10 +87,30 @@ def _done(waiting: dict[Any, T]) -> Iterator[tuple[T, Any]]:
         yield waiting.pop(future), future.result()
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keeps signals waiting: one that came while a process is begun would leave half of it behind.
+
+    Blocking them would not do, for Python heeds in its main thread what any thread received.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for sign in STOPPING:
+        signal.signal(sign, lambda number, frame: caught.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in caught:
+            os.kill(os.getpid(), number)
+
+
 def _die_with_parent() -> None:
     """A worker outlives no parent, not even one that was killed; and a Ctrl-C is the parent's to heed."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
