@@ -105,8 +105,8 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for number in caught:
-            os.kill(os.getpid(), number)
+        for late in caught:
+            os.kill(os.getpid(), late)
 
 
 def _die_with_parent() -> None:
