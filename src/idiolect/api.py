@@ -19,6 +19,7 @@ VERBS = {
     "compare_tokenizers": "idiolect.recipes.tokenizers",
     "list_recipes": "idiolect.recipes.load",
     "show_recipe": "idiolect.recipes.load",
+    "list_templates": "idiolect.text.template",
     "plan": "idiolect.recipes.planning",
     "train": "idiolect.recipes.pretrain",
     "resume": "idiolect.recipes.pretrain",

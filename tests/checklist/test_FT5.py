@@ -44,7 +44,9 @@ def rows(tmp_path):
 
 def test_FT5_each_example_gets_one_of_them_which_the_run_records(rows):
     stage = tasks.prepare(recipe(rows, "task.templates=dialogue-summary"), rows / "run")
-    record = json.loads((rows / "run" / chat.RECORD).read_text())
+    found = json.loads((rows / "run" / chat.RECORD).read_text())
+    record = {part: one["chosen"] for part, (one,) in found.items()}
+    assert [asked.replace("{dialogue}", DIALOGUE) for asked, _ in found["train"][0]["templates"]] == SEVEN
     assert len(record["train"]) == len(stage.train) == 63 and len(record["validation"]) == 7
     assert set(record["train"]) == set(range(7))
     for part, first, conversations in (("train", 0, stage.train), ("validation", 63, stage.held.said)):

@@ -49,7 +49,11 @@ VERBS = MAKING | USING
 """Every verb with its help line."""
 
 GROUPS = {
-    "recipes": {"list": "The recipes that ship.", "show": "A recipe with every key and its meaning, as TOML."},
+    "recipes": {
+        "list": "The recipes that ship.",
+        "show": "A recipe with every key and its meaning, as TOML.",
+        "templates": "Sets of prompts that turn tables into instructions, by the category of their task.",
+    },
     "tokenizer": {
         "train": "Learn a tokenizer from text.",
         "encode": "Text to ids.",

@@ -52,6 +52,17 @@ def recipes_show(name: str, /) -> None:
     print(api.show_recipe(name), end="")
 
 
+def recipes_templates(*files: Path, json: Json = False) -> None:
+    """List sets of prompts by the category of their task, for task.templates of the recipe sft.
+
+    Parameters
+    ----------
+    files
+        Files of templates (.toml, .json, .py); without any, the sets that ship.
+    """
+    show.templates(api.list_templates(files), json)
+
+
 def curate(
     *inputs: str,
     out: Out,

@@ -65,6 +65,19 @@ def _is_number(text: str) -> bool:
     return text[:1].isdigit() or text[:2].lstrip("-")[:1].isdigit() or text in ("–", "inf", "-inf")
 
 
+def templates(found: Mapping[str, Sequence[Mapping[str, Any]]], as_json: bool) -> None:
+    """Sets of templates, category by category."""
+    if as_json:
+        json_object(found)
+        return
+    rows = [
+        (category, one["name"], one["templates"], ", ".join(one["fields"]))
+        for category in found
+        for one in found[category]
+    ]
+    print(lines(("category", "set", "templates", "fields"), rows))
+
+
 def facts(values: Mapping[str, Any], as_json: bool) -> None:
     """Names and values, a line each."""
     if as_json:

@@ -34,6 +34,15 @@ class Conversations:
         kept = list(rows)
         return cls(Ragged.of([ids for ids, _ in kept]), Ragged.of([mask for _, mask in kept]))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Conversations]) -> Conversations:
+        """Several, one after another."""
+        return (
+            parts[0]
+            if len(parts) == 1
+            else cls.of((part.ids[i], part.mask[i]) for part in parts for i in range(len(part)))
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from idiolect.config import Settings
 
@@ -200,8 +200,9 @@ class ChatTask(AnswersTask):
     tell (messages; conversations; instruction, input and output; prompt and response; question and answer)."""
     response: str | None = None
     """What is answered, likewise: {summary}."""
-    templates: str | None = None
-    """A set of prompts, of which each example gets one: a name (dialogue-summary), a file, or FILE:TASK."""
+    templates: tuple[str, ...] = ()
+    """A set of prompts, of which each example gets one: a name (dialogue-summary), a file, or FILE:TASK; or a set for
+    each file or folder of data.train, which are then tasks of their own."""
     system: str | None = None
     """What a system message says before every conversation that has none."""
     metrics: tuple[Literal["exact_match", "rouge", "bleu", "chrf"], ...] = ("rouge",)
@@ -211,11 +212,17 @@ class ChatTask(AnswersTask):
     answer_tokens: int = Field(default=256, ge=1)
     """Tokens after which such an answer is cut off: it has not stopped by itself."""
 
+    @field_validator("templates", mode="before")
+    @classmethod
+    def _one(cls, templates: Any) -> Any:
+        """One name stands for itself."""
+        return (templates,) if isinstance(templates, str) else tuple(templates or ())
+
     @model_validator(mode="after")
     def _check(self) -> ChatTask:
         if (self.prompt is None) != (self.response is None):
             raise ValueError("prompt and response are given together or not at all")
-        if self.templates is not None and self.prompt is not None:
+        if self.templates and self.prompt is not None:
             raise ValueError("templates and prompt exclude each other: both say what is asked")
         return self
 

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from idiolect.data.conversations import Conversations
+from idiolect.data.rendered import Counts
 from idiolect.errors import UserError
 from idiolect.report import Report
 from idiolect.tokens.tokenizer import Tokenizer
@@ -19,18 +20,6 @@ SHOWN = 2000
 """Characters of one that are shown."""
 TRAINED, PLAIN = "\033[32;1m", "\033[0m"
 """A terminal's bold green, in which trained tokens are shown, and the end of it."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What encoding the conversations came to."""
-
-    read: int
-    """Conversations in the files."""
-    cut: int
-    """Those that were longer than the model's context, and are cut at its end."""
-    left_out: int
-    """Those of which nothing is left to learn."""
 
 
 @dataclass(frozen=True)

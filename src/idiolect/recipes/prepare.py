@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from idiolect import config, devices, files
-from idiolect.data.batches import next_token
+from idiolect.data.batches import NextToken, next_token
 from idiolect.data.conversations import Packed
 from idiolect.data.mixture import MixedRows, Mixture, shares
 from idiolect.data.settings import DataSettings
@@ -62,20 +62,27 @@ def mixture(data: DataSettings, sizes: Sequence[int], replayed: int, seed: int) 
     return Mixture(tuple(sizes), tuple(wanted), seed)
 
 
-def replaying(recipe: Recipe, tokenizer: Tokenizer, own: Packed, general: Shards) -> MixedRows:
-    """Rows of a task's own with rows of general text between them."""
-    rows = next_token(
-        general,
-        context=recipe.reads.context,
-        batch_tokens=recipe.train.batch_tokens,
-        seed=recipe.train.seed,
-        begin_id=tokenizer.begin_id,
-        end_id=tokenizer.end_id,
-        pad_id=own.pad_id,
-    )
-    mixed = mixture(recipe.data, [own.n], rows.n, recipe.train.seed)
-    assert mixed is not None
-    return MixedRows((own, rows), mixed, own.rows, own.micro_batches, own.pad_id)
+def mixed_rows(
+    recipe: Recipe, tokenizer: Tokenizer, own: Sequence[Packed], general: Shards | None
+) -> Packed | MixedRows:
+    """Rows of a task's own sources, and between them rows of general text that is replayed."""
+    parts: list[Packed | NextToken] = [*own]
+    if general is not None:
+        replayed = next_token(
+            general,
+            context=recipe.reads.context,
+            batch_tokens=recipe.train.batch_tokens,
+            seed=recipe.train.seed,
+            begin_id=tokenizer.begin_id,
+            end_id=tokenizer.end_id,
+            pad_id=own[0].pad_id,
+        )
+        parts.append(replayed)
+    sizes = [part.n for part in parts]
+    mixed = mixture(recipe.data, sizes[: len(own)], sizes[-1], recipe.train.seed)
+    if mixed is None:
+        return own[0]
+    return MixedRows(tuple(parts), mixed, min(part.rows for part in own), own[0].micro_batches, own[0].pad_id)
 
 
 def names_of(data: DataSettings) -> list[str]:

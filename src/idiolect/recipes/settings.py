@@ -56,7 +56,7 @@ ADAPTED = {False: ("decoder", "encoder", "encoder-decoder"), True: tuple(kind fo
 """The model kinds that can be adapted, and of which parts of their own can be trained (True)."""
 
 MIXED = {
-    "weights": (NextTokenTask, MaskedTask, LabelsTask, TagsTask, NumbersTask, PairsTask),
+    "weights": (NextTokenTask, MaskedTask, LabelsTask, TagsTask, NumbersTask, PairsTask, ChatTask),
     "replay": (NextTokenTask, MaskedTask, ChatTask),
 }
 """The tasks that learn from several sources by weights, and those into which general text can be mixed."""
@@ -110,6 +110,11 @@ class Recipe(Settings):
         most = getattr(self.model, "longest_source", None) or getattr(self.model, "context", None)
         if self.prompt and most is not None and self.prompt >= most:
             raise ValueError(f"adapt.tokens={self.prompt} leaves no room for text in a context of {most}")
+        if isinstance(self.doing, ChatTask) and len(sets := self.doing.templates) > 1:
+            if len(sets) != len(self.data.train):
+                raise ValueError(f"task.templates has {len(sets)} sets for the {len(self.data.train)} of data.train")
+            if not isinstance(self.data.validation, float):
+                raise ValueError("with several task.templates, data.validation is a share of each of data.train")
         for key, tasks in MIXED.items():
             if getattr(self.data, key) not in (None, ()) and not isinstance(self.doing, tasks):
                 raise ValueError(f"data.{key} is not for task.kind={self.doing.kind}")

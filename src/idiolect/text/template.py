@@ -104,6 +104,21 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
 
 
+def list_templates(paths: Sequence[Path | str] = ()) -> dict[str, list[dict[str, Any]]]:
+    """The tasks that there are templates for, by category: those that ship, or those of some files.
+
+    Of each the "name" that `find` knows it by, how many "templates" it has, and the "fields" that its rows need.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in paths or shipped().values():
+        sets = read(Path(path))
+        for one in sets.values():
+            name = one.name if not paths else f"{path}:{one.name}"
+            about = {"name": name, "templates": len(one.pairs), "fields": list(one.fields)}
+            found.setdefault(one.category or "no category", []).append(about)
+    return dict(sorted(found.items()))
+
+
 def find(name: str) -> TemplateSet:
     """The set of a name: one that ships, or FILE, or FILE:TASK where a file has several tasks.
 
