@@ -14,6 +14,7 @@ import zstandard
 from idiolect.errors import UserError
 from idiolect.text import read as module
 from idiolect.text.read import files_of, read
+from idiolect.text.stream import chunks
 
 
 def texts(*paths: Path, **options: object) -> list[str]:
@@ -68,6 +69,14 @@ def test_packed_files_read_as_plain_ones(tmp_path: Path) -> None:
     halves = [zstandard.compress(data[:777]), zstandard.compress(data[777:])]  # two frames, cut inside a character run
     (tmp_path / "b.txt.zst").write_bytes(b"".join(halves))
     assert texts(tmp_path) == [text, text]
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_a_gz_file_may_have_many_members(tmp_path: Path, size: int) -> None:
+    members = [b"x" * size, b"", b"y", b"z" * 200_003]
+    packed = b"".join(gzip.compress(member) for member in members) + b"\0" * 600  # filled up, as tapes are
+    (tmp_path / "a.txt.gz").write_bytes(packed)
+    assert b"".join(chunks(tmp_path / "a.txt.gz")) == b"".join(members)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
 import zipfile
@@ -145,7 +144,7 @@ def _content(path: Path, name: str, budget: Budget, opened: Callable[[], IO[byte
             pieces = budget.spend(iter(lambda: file.read(CHUNK), b""))
             unpack = UNPACK.get(Path(name).suffix.lower())
             yield from budget.spend(unpack(Stream(pieces))) if unpack else pieces
-    except (EOFError, OSError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError) as error:
+    except (EOFError, OSError, zlib.error, zipfile.BadZipFile, tarfile.TarError) as error:
         raise Damaged(f"{name} in {path} is damaged or cut off: {error}", "fetch the file again") from None
 
 

@@ -155,7 +155,7 @@ def columns(path: Path, separator: str, names: Sequence[str], text: Iterable[str
         except StopIteration:
             return
         except csv.Error as error:
-            yield ValueError(str(error))
+            yield ValueError(f"not csv ({error})")
             continue
         if header is None and not numbered:
             header = row
@@ -165,8 +165,10 @@ def columns(path: Path, separator: str, names: Sequence[str], text: Iterable[str
                 raise UserError(f"{path} has no column {missing[0]!r}", mend)
             continue
         keys = header or [str(number + 1) for number in range(len(row))]
-        if row:
-            yield dict(zip(keys, row)) if len(row) >= len(keys) else ValueError(f"{len(row)} of {len(keys)} columns")
+        if len(row) >= len(keys):
+            yield dict(zip(keys, row))
+        elif row:
+            yield ValueError(f"columns are missing ({len(row)} of {len(keys)} columns)")
 
 
 def _sentences(path: Path, names: Sequence[str]) -> Iterator[Any]:

@@ -13,6 +13,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -41,6 +42,8 @@ PARQUET_SECONDS = 120.0
 """Time for the next rows of a parquet file."""
 MOST_LOST = 0.01
 """The share of a text's characters that may have been lost in decoding it."""
+SURROGATES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+"""Where a line of JSON may have half of a surrogate pair."""
 SAID = {"url": "warc-target-uri", "date": "warc-date", "language": "warc-identified-content-language"}
 """Where a record says where its page is from."""
 NAMES = {"license": "licence", "lang": "language"}
@@ -261,7 +264,10 @@ def _json_rows(
             if line is None:
                 yield place, ValueError("too large")
             elif line.strip():
-                yield place, json_value(line)
+                row = json_value(line)
+                if SURROGATES.search(line) and not isinstance(row, ValueError) and not _is_utf8(row):
+                    row = ValueError("half of a surrogate pair")
+                yield place, row
 
 
 def _json(blob: Blob, settings: ReadingSettings) -> Found:
@@ -274,7 +280,17 @@ def _table(blob: Blob, settings: ReadingSettings) -> Found:
     lines = _lines(unmarked(blob.pieces), settings.largest)
     # map, unlike a generator, goes on after it raised
     rows = columns(Path(blob.source), COLUMNS[blob.kind], [settings.field], map(_table_line, lines))
-    return _rows(blob, enumerate(rows), settings)
+    utf8 = (row if isinstance(row, ValueError) or _is_utf8(row) else ValueError("not UTF-8") for row in rows)
+    return _rows(blob, enumerate(utf8), settings)
+
+
+def _is_utf8(row: Any) -> bool:
+    """Whether all texts in a row can be written as UTF-8: none has half of a surrogate pair."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _table_line(found: tuple[int, bytes | None]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +20,8 @@ BOMB_BYTES = 64 << 20
 """Decompressed bytes that are allowed whatever the ratio."""
 LARGEST_WINDOW = 1 << 27
 """Memory that a zst file may ask for."""
+GZ_STEP = 1 << 17
+"""Packed gz bytes taken at once."""
 ZST_STEP = 1 << 10
 """Packed zst bytes taken at once; 4 of them can stand for 128 kB."""
 
@@ -41,10 +42,11 @@ class Budget:
         self.left = max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size)
 
     def spend(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The same pieces. Raises Bomb when there are too many."""
+        """The same pieces. Raises Bomb after as many as may be."""
         for piece in pieces:
             self.left -= len(piece)
             if self.left < 0:
+                yield piece[: self.left]
                 raise Bomb(
                     f"{self.path} unpacks to more than {BOMB_RATIO} times its size",
                     "unpack it yourself if you trust where it comes from",
@@ -64,7 +66,7 @@ def chunks(path: Path, start: int = 0) -> Iterator[bytes]:
             file.seek(start)
             pieces = UNPACK.get(packed, _plain)(file)
             yield from Budget(path).spend(pieces) if packed in UNPACK else pieces
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error) as error:
         raise Damaged(f"{path} is damaged or cut off: {error}", "fetch the file again") from None
     except OSError as error:
         raise UserError(
@@ -78,9 +80,20 @@ def _plain(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _gunzip(file: BinaryIO) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=file) as unpacked:
-        while chunk := unpacked.read(CHUNK):
-            yield chunk
+    """Member by member, because the library's own reader keeps back what it read before a damage."""
+    unpack = None
+    while packed := file.read(GZ_STEP):
+        while packed:
+            unpack = unpack or zlib.decompressobj(zlib.MAX_WBITS | 16)
+            while not unpack.eof and (chunk := unpack.decompress(packed, CHUNK)):
+                yield chunk
+                packed = unpack.unconsumed_tail
+            if unpack.eof:
+                packed, unpack = unpack.unused_data.lstrip(b"\0"), None
+            else:
+                packed = b""
+    if unpack is not None:
+        raise EOFError("the last member is not whole")
 
 
 def _unzst(file: BinaryIO) -> Iterator[bytes]:
