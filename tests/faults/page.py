@@ -352,6 +352,11 @@ PARSERS = {
     "Shards": "shards",
     "Words": "prompts, ids, stop strings, decoding settings",
     "CommandLine": "arguments of the command line",
+    "RawRows": "curation: csv, tsv and JSON lines",
+    "RawPlain": "curation: plain text of any encoding, web pages",
+    "WebArchives": "curation: WARC and WET, also packed",
+    "Archives": "curation: zip and tar",
+    "RawParquet": "curation: Parquet",
 }
 
 

@@ -6,7 +6,6 @@
 import contextlib
 import gzip
 import io
-import itertools
 import json
 import os
 import random
@@ -24,7 +23,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 import malformed
+import raw_parsers
 from malformed import mutated_arguments, mutated_bytes, mutated_json, mutated_lines, mutated_tensors
+from parsing import TEXTS, Parser
 
 from idiolect import api, cli, files
 from idiolect.cli import show
@@ -37,7 +38,7 @@ from idiolect.interop import folder as model_folder
 from idiolect.models.build import build
 from idiolect.models.ngram import NGram
 from idiolect.models.settings import DecoderSettings, NGramSettings, RecurrentSettings
-from idiolect.recipes import library, load, tasks, watch
+from idiolect.recipes import load, tasks, watch
 from idiolect.runs import Run
 from idiolect.text.corpus import Corpus
 from idiolect.text.examples import Examples
@@ -55,43 +56,7 @@ MEMORY = 256 << 20
 """Bytes a case may hold besides what was held before."""
 LONGEST = 1 << 17
 """Characters of a text that a model reads: a million tokens honestly take longer than SECONDS."""
-TEXTS = [text[:900] for text in itertools.islice(library.documents(), 12)]
 SAMPLE = "The number 8 is even; Zähler 漢字 <|endoftext|>\n\tx = [1]"
-
-
-class Parser:
-    """Whole input below a folder, and what reads it."""
-
-    sealed: tuple[str, ...] = ()
-    """Folders whose manifest is written anew after a change, as if another tool had made it so."""
-    cost = 1
-    """How much longer than others a case takes; fewer of them are tried."""
-
-    def make(self, root: Path) -> dict[str, malformed.Mutator]:
-        """Writes whole files; returns how each is made malformed."""
-        raise NotImplementedError
-
-    def read(self, root: Path, path: Path) -> None:
-        """Uses what is there, of which the file at `path` was changed. Raises UserError only."""
-        raise NotImplementedError
-
-    @contextlib.contextmanager
-    def case(self, root: Path, mutators: dict[str, malformed.Mutator], draw: random.Random):
-        """A file is malformed inside, and as it was after."""
-        name = draw.choice([*mutators])
-        path, before = root / name, (root / name).read_bytes()
-        seals = [root / folder / files.MANIFEST for folder in self.sealed if name.startswith(folder)]
-        sealed = {seal: seal.read_bytes() for seal in seals}
-        path.write_bytes(mutators[name](before, draw))
-        for seal in seals:
-            about = json.loads(sealed[seal])
-            seal.unlink()
-            files.write_manifest(seal.parent, **{k: about[k] for k in about if k not in ("format", "files", "sha256")})
-        try:
-            yield lambda: self.read(root, path)
-        finally:
-            for changed, content in {path: before, **sealed}.items():
-                changed.write_bytes(content)
 
 
 class Text(Parser):
@@ -636,6 +601,7 @@ PARSERS = {
     for parser in (
         *(Text, Rows, Fields, Packed, Parquet, Vocabularies, Merges, Configs, Weights, Index, Arpa, Recipes, Overrides),
         *(Runs, Plans, Checkpoints, Shards, Words, CommandLine),
+        *raw_parsers.PARSERS,
     )
 }
 
