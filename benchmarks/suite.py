@@ -39,6 +39,7 @@ MODULES = {
     "ngrams": "N-grams",
     "tokenising": "Tokenising",
     "curating": "Curation",
+    "curating_filters": "Filters",
     "curating_near": "Near duplicates",
     "personal_data": "Personal data",
 }

@@ -21,7 +21,7 @@ Run = tuple[Any, str]
 def quality(page: Page, settings: GopherQualitySettings) -> Drop | None:
     """Drops what does not read as prose: too few or many words, symbols, lists, no common words."""
     pieces = page.pieces
-    words = [piece for piece in pieces if piece.isalnum() or any(map(str.isalnum, piece))]
+    words = [piece for piece in pieces if piece.isalnum() or (len(piece) > 1 and any(map(str.isalnum, piece)))]
     if len(words) < settings.min_words or not words:
         return Drop("few words", len(words))
     if len(words) > settings.max_words:
@@ -83,6 +83,7 @@ def _repeated_runs(words: Sequence[str], whole: int, settings: GopherRepetitionS
     words is a pair: that of its first n, and its last word.
     """
     limits = [(limit, True) for limit in settings.top_runs] + [(limit, False) for limit in settings.repeated_runs]
+    lowest = min(settings.repeated_runs, default=1.0)
     places: Sequence[int] = range(len(words) - 1)
     runs: list[Run] = list(zip(words, words[1:]))
     for n, (limit, top) in enumerate(limits, 2):
@@ -91,7 +92,12 @@ def _repeated_runs(words: Sequence[str], whole: int, settings: GopherRepetitionS
             return None
         again = list(map((1).__lt__, map(counts.__getitem__, runs)))
         places, runs = list(compress(places, again)), list(compress(runs, again))
-        characters = _most_frequent(words, places, runs, counts, n) if top else _again(words, places, runs, n)
+        if top:
+            characters = _most_frequent(words, places, runs, counts, n)
+        else:
+            if n == len(settings.top_runs) + 2 and _again(words, places, runs, n, 1) <= lowest * whole:
+                return None  # longer runs lie within these
+            characters = _again(words, places, runs, n, n)
         share = min(1.0, characters / whole)  # a frequent run may overlap itself
         if share > limit:
             return Drop(f"frequent run of {n} words" if top else f"repeated runs of {n} words", share)
@@ -110,15 +116,19 @@ def _most_frequent(
     return most * (sum(map(len, words[place : place + n])) + n - 1)
 
 
-def _again(words: Sequence[str], places: Sequence[int], runs: Sequence[Run], n: int) -> int:
-    """The characters of runs that stood before, none counted twice: the text is walked from run to run."""
+def _again(words: Sequence[str], places: Sequence[int], runs: Sequence[Run], n: int, step: int) -> int:
+    """The characters of runs that stood before, none counted twice.
+
+    The text is walked from each such run to the word that lies `step` after its first: with n from run to run, as the
+    rule has it; with 1 through all of them, which is the most that any walk finds, of longer runs too.
+    """
     seen: set[Run] = set()
-    characters = free = 0
+    characters = next_place = counted = 0
     for place, run in zip(places, runs):
-        if place < free:
+        if place < next_place:
             continue
         if run in seen:
-            characters += sum(map(len, words[place : place + n]))
-            free = place + n
+            characters += sum(map(len, words[max(place, counted) : place + n]))
+            counted, next_place = place + n, place + step
         seen.add(run)
     return characters

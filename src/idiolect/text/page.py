@@ -18,16 +18,18 @@ APART = "|".join(
         r"(?<=[a-z])\.(?=[A-Z])",  # the end.The next; but idiolect.text
         r"\.\.+|…",
         r"(?<=\d)[+\-*^](?=[\d-])",  # 2+2
-        r"['’](?:[stdm]|re|ve|ll)\b",  # it's
+        r"['’](?:[sm]|re|ve|ll)\b|(?<=n)['’]t\b",  # it's, don't; but banish'd
     ]
 )
 """What stands between two words with no space about it. Other marks there join what they stand between."""
 PIECES = re.compile(
     rf"""\S(?:
-        (?<=\w)\w*(?:(?=[^\w\s])(?!{APART})[^\w\s]+\w+)*     # a word
-      | (?<=['’])(?:[stdm]|re|ve|ll)\b                          # the rest of a contraction
-      | (?<=[-/\\@|~^+.])[-/\\@|~^+.]*                           # a rule, an arrow, an ellipsis
-      |)                                                        # any other mark""",
+        (?<=\w)\w*                                             # a word,
+        (?:(?=[^\w\s])(?!{APART})[^\w\s]+\w+)*                #   with what is joined to it,
+        (?:(?<=[^\w'’]{LETTER})\.)?                           #   and the point of an initial
+      | (?<=['’])(?:[stm]|re|ve|ll)\b                         # the rest of a contraction
+      | (?<=[-/\\@|~^+.])[-/\\@|~^+.]*                         # a rule, an arrow, an ellipsis
+      |)                                                      # any other mark""",
     re.VERBOSE,
 )
 """Words and punctuation marks, each apart: close to what spaCy's tokenizer makes of English, in one expression."""
