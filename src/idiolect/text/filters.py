@@ -46,7 +46,7 @@ def language(page: Page, settings: LanguageSettings) -> Drop | None:
     """Drops what is not surely in one of the languages that are kept."""
     if not settings.keep:
         return None
-    code, probability = page.language_and_probability
+    code, probability = page.language
     if code not in settings.keep:
         return Drop("other language", code)
     if probability < settings.min_probability:

@@ -69,14 +69,9 @@ class Page:
         return PARAGRAPHS.split(text) if "\n\n\n" in text else text.split("\n\n")
 
     @cached_property
-    def language_and_probability(self) -> tuple[str, float]:
+    def language(self) -> tuple[str, float]:
         """Its language, an ISO 639-1 code, and how probable that is. Raises UserError without py3langid."""
         return language_of(self.text)
-
-    @property
-    def language(self) -> str:
-        """Its language, an ISO 639-1 code."""
-        return self.language_and_probability[0]
 
 
 Filter = Callable[[Page], Drop | None]
