@@ -27,7 +27,7 @@ def page(text: str, id: str = "t:0") -> Page:
 
 def made(name: str, folder: Path, heap: list[str], model: object = None, **settings: object) -> tuple[Filter, dict]:
     """The filter after it has learnt, and what it said of it."""
-    checked = CurateSettings(classifier=SMALL, **{name: settings})
+    checked = CurateSettings(filters=[name], classifier=SMALL, **{name: settings})
     resources = Resources(folder, model)  # type: ignore[arg-type]
     about = LEARN[name](checked, resources, lambda: iter(heap))
     return FILTERS[name](checked, resources), about
@@ -149,7 +149,7 @@ def test_perplexity_is_measured_on_some(tmp_path: Path) -> None:
     def heap() -> Iterator[str]:
         yield from (str(number) for number in range(5000))
 
-    settings = CurateSettings(perplexity={"keep": 0.5, "documents": 100})
+    settings = CurateSettings(filters=["perplexity"], perplexity={"keep": 0.5, "documents": 100})
     about = LEARN["perplexity"](settings, Resources(tmp_path, model), heap)
     assert len(asked) == about["documents"] == 100
     assert 1500 < about["max"] < 3500
