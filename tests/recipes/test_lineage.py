@@ -12,6 +12,7 @@ from idiolect.interop import folder
 from idiolect.recipes import library, load, passports, pretrain, tasks
 from idiolect.runs import Run
 from idiolect.text import passport
+from idiolect.text.identity import identity
 from idiolect.text.passport import Passport, Section
 
 
@@ -184,6 +185,28 @@ def test_the_bytes_depend_on_the_documents_alone(models, small, tmp_path):
     stage = tasks.prepare(load.load("gpt", [*small, f"data.train={models / 'first.jsonl'}"])[0], tmp_path)
     passports.keep(Run(tmp_path), stage)
     assert passports.file_of(Run(tmp_path)).read_bytes() == (models / "parent/model" / passport.FILE).read_bytes()
+
+
+def test_from_a_crawl_to_the_models_and_back(small, tmp_path):
+    """What a site wants removed is found in the model by the corpus's own ids, and is not in the next corpus."""
+    rows = [
+        {"url": f"https://site{number % 4}.example/{number}", "licence": "cc by 4.0", "text": text[:1500]}
+        for number, text in zip(range(24), library.documents(), strict=False)
+    ]
+    (tmp_path / "crawl.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plain = ['curate.filters=["removed"]', "curate.near.drop=false"]
+    api.curate([tmp_path / "crawl.jsonl"], tmp_path / "corpus", overrides=plain, workers=1)
+    api.train("gpt", [*small, f"data.train={tmp_path / 'corpus'}", "train.steps=1"], tmp_path / "run")
+    id_ = identity(rows[5]["url"], rows[5]["text"])
+    (tmp_path / "removal.txt").write_text(f"{id_}\nsite2.example\n")
+    found = api.lineage([tmp_path / "run"], [rows[6]["url"]], tmp_path / "removal.txt")
+    assert [list(one["models"].values()) for one in found["asked"]] == [[1], [1], [5]]  # of 21: 2, 6, 10, 14, 18
+    assert found["asked"][1]["examples"][str(tmp_path / "run")][0]["url"] == rows[5]["url"]
+    without = [*plain, f"curate.consent.removed={tmp_path / 'removal.txt'}"]
+    result = api.curate([tmp_path / "crawl.jsonl"], tmp_path / "next", overrides=without, workers=1)
+    assert result["dropped"] == {"removed": 7} and result["documents_out"] == 17
+    api.train("gpt", [*small, f"data.train={tmp_path / 'next'}", "train.steps=1"], tmp_path / "clean")
+    assert not api.lineage([tmp_path / "clean"], removal=tmp_path / "removal.txt")["contained"]
 
 
 # Of every task

@@ -327,6 +327,25 @@ def at_home(rng, region, lines):
             yield sentence(rng, lines, rng.choice(["phone: {}", "Tel. {}", "mobile {}"]), bare, "phone")
 
 
+AROUND = (
+    '"{}"|«{}»|“{}”|‘{}’|[{}](page)|<td>{}</td>|a;{};b|a,{},b|({})|[{}]|{}!|{}?|{};|{}…|`{}`|**{}**|~{}~|—{}—|– {}|> {}'
+    "|1. {}|- {}|{}:|{}/|x={}&y=1|{}。|：{}。|は{}です|电话{}号|и {} и|\\n{}\\n|\\t{}|\t{}\t|{}'s|#{}|a:\n{}"
+)
+"""What may stand around a find besides spaces, apart by strokes."""
+
+
+def surrounded(rng, lines):
+    """Every kind in all surroundings."""
+    at_large = [number for region, number in numbers() if region in HOME]
+    makers = KINDS | {
+        "id": lambda rng: CALLED.sub("", rng.choice((nir, dni, codice_fiscale, belgian, hetu, resident))(rng)),
+        "phone": lambda rng: phonenumbers.format_number(rng.choice(at_large), PhoneNumberFormat.INTERNATIONAL),
+    }
+    for kind, make in makers.items():
+        for around in AROUND.split("|"):
+            yield sentence(rng, lines, around, make(rng), kind)
+
+
 def positives(seed=0):
     """Every kind, in sentences."""
     rng, lines = random.Random(seed), prose()
@@ -341,6 +360,7 @@ def positives(seed=0):
             value = make(rng)
             yield sentence(rng, lines, rng.choice(LEADS["id"]), value, "id", CALLED.sub("", value))
     yield from phones(rng, lines)
+    yield from surrounded(rng, lines)
 
 
 def isbn13(rng):

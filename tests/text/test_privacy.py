@@ -113,7 +113,7 @@ def test_the_placeholder_is_what_one_says():
 
 
 def test_finds_never_overlap_and_the_surer_kind_wins():
-    text = "-----BEGIN PRIVATE KEY-----\nMIIjo@example.com+4111111111111111\n-----END PRIVATE KEY-----"
+    text = "-----BEGIN PRIVATE KEY-----\nMIIjo4111111111111111AKIAIOSFODNN7EXAMPLE\n-----END PRIVATE KEY-----"
     assert redact(text) == ("<KEY>", Counter(key=1))
     assert redact.find("mail https://jo:pass99@example.com/") == [Span(16, 22, "key")]
 

@@ -3,6 +3,9 @@
 Most texts hold none, so each first looks for what such data cannot be without: a few letters, or digits in a row. A
 pattern that is sought in all of a text begins with the set of characters it can begin with, and looks back only behind
 the first: sets are what the regular expressions of Python skip to quickly.
+
+What is sought is ASCII, and so is what may not stand beside it (re.ASCII): in Chinese or Japanese a number stands
+between letters without a space. A written-out escape, as in "\\n+1 …", is no letter before a number either.
 """
 
 from __future__ import annotations
@@ -43,7 +46,10 @@ def emails(text: str) -> Spans:
         end = at.start()
         local = LOCAL.match(text[max(0, end - 64) : end][::-1])
         assert local is not None
-        name = local.group()[::-1].lstrip("'.+%&-")
+        name = local.group()[::-1]
+        if text[max(0, end - len(name) - 1) : end - len(name) + 1] in ("\\n", "\\r", "\\t"):
+            name = name[1:]
+        name = name.lstrip("'.+%&-")
         domain = DOMAIN.match(text, at.end(), at.end() + 256)
         if not name or name[-1] == "." or name in SERVICES or not domain or SCALE.match(domain.group()):
             continue
@@ -52,10 +58,14 @@ def emails(text: str) -> Spans:
 
 # Addresses on the net
 
-IPV4 = re.compile(r"[0-9](?<![\w.].)[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])")
-IPV6 = re.compile(r"[23](?<![\w:].)[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,8}(?![\w:])")
+ESCAPED = r"(?<=\\[nrt])"
+"""Behind a written-out escape."""
+IPV4 = re.compile(r"[0-9](?:(?<![\w.].)|(?<=\\[nrt].))[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])", re.ASCII)
+IPV6 = re.compile(
+    r"[23](?:(?<!\w.)(?<![0-9A-Fa-f:]:.)|(?<=\\[nrt].))[0-9A-Fa-f]{3}(?::[0-9A-Fa-f]{0,4}){2,8}(?![\w:])", re.ASCII
+)
 """2000::/3 is all that was given out (RFC 4291, 2.4)."""
-EVERY_IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,8}(?![\w:])")
+EVERY_IPV6 = re.compile(r"(?<![\w:])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,8}(?![\w:])", re.ASCII)
 NOT_AN_ADDRESS = re.compile(
     r"(?i)(?:\b(?:version|ver|v|release|rev(?:ision)?|section|sect?|chapter|clause|article|figure|table|appendix|item|"
     r"step|oid|build|firmware|driver)|§|[a-z]/)\W{0,3}$"
@@ -106,16 +116,22 @@ ISLAND = re.compile(r"[0-9](?:[ .()/+\-\u00a0\u2010-\u2015A-Z]{0,3}[0-9]){5,}")
 """What every card, national and phone number holds; most texts hold none."""
 BEFORE, LETTERS, BEHIND = 32, 6, 4
 """Characters around an island: of a word that says what it is, of a number that begins with letters, of its end."""
+START = rf"(?:(?<![\w.+-])|{ESCAPED})"
+END = r"(?!\w|[.,-]\d)"
 CARD = re.compile(
-    r"(?<![\w.+-])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{3})?|\d{4}([ -])\d{6}\2\d{4,5})(?!\w|[.,-]\d)"
+    rf"{START}(?:\d{{13,19}}|\d{{4}}([ -])\d{{4}}\1\d{{4}}\1\d{{1,4}}(?:\1\d{{3}})?|"
+    rf"\d{{4}}([ -])\d{{6}}\2\d{{4,5}}){END}",
+    re.ASCII,
 )
 FOUR_GROUPS = 19
 """Characters of 16 digits with three separators."""
 IBAN = re.compile(
-    r"[0-9]{2}(?<=\b[A-Za-z]{2}..)(?:[0-9A-Za-z]{11,30}|"
-    r"([ -])[0-9A-Za-z]{4}(?:\1[0-9A-Za-z]{4}){1,6}(?:\1[0-9A-Za-z]{1,3}\b)?)"
+    r"[0-9]{2}(?:(?<=\b[A-Za-z]{2}..)|(?<=\\[nrt][A-Za-z]{2}..))"
+    r"(?:[0-9A-Za-z]{11,30}|([ -])[0-9A-Za-z]{4}(?:\1[0-9A-Za-z]{4}){1,6}(?:\1[0-9A-Za-z]{1,3}\b)?)",
+    re.ASCII,
 )
 """From the third place on, where an IBAN has its check digits."""
+ALNUM = re.compile("[0-9A-Za-z]")
 
 
 def islands(text: str) -> list[tuple[int, int]]:
@@ -134,21 +150,23 @@ def cards(text: str, start: int, end: int) -> Spans:
 
 def ibans(text: str) -> Spans:
     """IBANs, in one piece or in groups of four."""
-    for found in IBAN.finditer(text):
-        start = found.start() - 2
+    at = 0
+    while found := IBAN.search(text, at):
+        start, at = found.start() - 2, found.start() + 2
         size = checkdigits.IBAN_LENGTHS.get(text[start : start + 2].upper(), 0)
         places = [i for i in range(start, found.end()) if text[i] not in " -"][:size]
         packed = "".join(text[i] for i in places)
-        if size and not text[places[-1] + 1 : places[-1] + 2].isalnum() and checkdigits.iban(packed):
-            yield start, places[-1] + 1
+        if size and not ALNUM.match(text, places[-1] + 1) and checkdigits.iban(packed):
+            at = places[-1] + 1
+            yield start, at
 
 
 _NATIONAL = re.compile(
-    rf"(?<![\w.+-])(?:{'|'.join(f'(?P<{name}>{rule.pattern})' for name, rule in checkdigits.NATIONAL.items())})"
-    r"(?!\w|[.,-]\d)"
+    rf"{START}(?:{'|'.join(f'(?P<{name}>{rule.pattern})' for name, rule in checkdigits.NATIONAL.items())}){END}",
+    re.ASCII,
 )
-_CALLED = re.compile(rf"(?i)\b({'|'.join(checkdigits.CALLED)})(?: (?:no|nr|number)\.?)?[\s:=#\"']{{0,4}}$")
-_CALLED_SO = {name: re.compile(rf"{rule.pattern}(?!\w)") for name, rule in checkdigits.CALLED.items()}
+_CALLED = re.compile(rf"(?i)\b({'|'.join(checkdigits.CALLED)})(?: (?:no|nr|number)\.?)?[\s:=#\"']{{0,4}}$", re.ASCII)
+_CALLED_SO = {name: re.compile(rf"{rule.pattern}(?!\w)", re.ASCII) for name, rule in checkdigits.CALLED.items()}
 
 
 def national(text: str, start: int, end: int) -> Spans:
@@ -165,6 +183,9 @@ def national(text: str, start: int, end: int) -> Spans:
 
 # Keys
 
+LABEL = r"(?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY"
+LINE, GAP = r"[0-9A-Za-z+/]{16,4096}={0,2}", r"(?:[\s\"',]|\\[nr])"
+"""Of a key: what stands on a line, and between lines."""
 TOKENS = {
     "AKIA": r"AKIA[A-Z2-7]{16}",
     "ASIA": r"ASIA[A-Z2-7]{16}",
@@ -187,13 +208,18 @@ TOKENS = {
     "SG.": r"SG\.[\w-]{22}\.[\w-]{43}",
     "eyJ": r"eyJ[\w-]{8,4096}\.eyJ[\w-]{8,4096}\.[\w-]{10,1024}",
     "PRIVATE KEY-": (
-        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY-----[^-]{0,16384}"
-        r"(?:-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY-----)?"
+        rf"-----BEGIN {LABEL}-----(?:\s{{0,4}}[A-Z][A-Za-z-]{{2,20}}: [^\n]{{1,80}}\n){{0,4}}{GAP}{{0,12}}{LINE}"
+        rf"(?:{GAP}{{1,12}}{LINE}){{0,800}}"
+        rf"(?:(?:{GAP}{{1,12}}[0-9A-Za-z+/]{{1,15}}={{0,2}})?{GAP}{{0,12}}-----END {LABEL}-----)?"
     ),
 }
 """What a token cannot be without → what it looks like, by the documentation of who gives it out."""
-_TOKENS = {literal: re.compile(rf"(?<![0-9A-Za-z_]){pattern}(?!\w)") for literal, pattern in TOKENS.items()}
-VALUE = re.compile(r"[=:]>?\s{0,2}[\"'`]?(?:Bearer )?([0-9A-Za-z+/_.~-]{15,512}[0-9A-Za-z+/_~-]={0,2})(?![\w(\[])")
+_TOKENS = {
+    literal: re.compile(rf"(?:(?<!\w)|{ESCAPED}|(?=-)){pattern}(?!\w)", re.ASCII) for literal, pattern in TOKENS.items()
+}
+VALUE = re.compile(
+    r"[=:]>?\s{0,2}[\"'`]?(?:Bearer )?([0-9A-Za-z+/_.~-]{15,512}[0-9A-Za-z+/_~-]={0,2})(?![\w(\[])", re.ASCII
+)
 NAME = re.compile(
     r"(?i)(?:(?:api|access|auth|secret|private|encryption|signing|account|master)[_ -]?key|token|secret|passw(?:or)?d|"
     r"pwd|passphrase|credentials?|authorization)[\"'`]?\s{0,2}:?$"

@@ -11,9 +11,9 @@ from idiolect.errors import UserError, missing_extra, nearest
 
 BETWEEN = r" .\-/()\u00a0\u2010-\u2015"
 """What may stand between digits."""
-RUN = re.compile(rf"(?<!\w)[+(]{{0,2}}\d(?:[{BETWEEN}]{{0,3}}\d){{6,}}")
+RUN = re.compile(rf"(?:(?<!\w)|(?<=\\[nrt]))[+(]{{0,2}}\d(?:[{BETWEEN}]{{0,3}}\d){{6,}}", re.ASCII)
 """Digits in which a number may lie; seven at least."""
-GROUP = re.compile(r"\d+")
+GROUP = re.compile("[0-9]+")
 GAP = rf"(?:\)?[{BETWEEN}]{{1,2}}|\))"
 NAMED = re.compile(
     r"(?i)\b(?:tel|t[eé]l[eé]ph?one?s?|telefono|tel[eé]fono|phone|mobile?|cell(?:phone|ular)?|fax|call|whatsapp|sms|handy)"
@@ -22,12 +22,12 @@ NAMED = re.compile(
 """What stands before a number that is said to be one."""
 BEFORE = 40
 """Characters before a number in which that is looked for."""
-EXTENSION = re.compile(r"(?i),? ?(?:ext(?:ension)?\.?|x) ?\d{1,6}(?!\w)")
+EXTENSION = re.compile(r"(?i),? ?(?:ext(?:ension)?\.?|x) ?\d{1,6}(?!\w)", re.ASCII)
 DECIMAL = re.compile(r"\+\d+\.\d+")
 LONGEST = 15
 """Digits of an international number (ITU-T E.164)."""
-NOT_BEFORE = re.compile(r"[\w.,+/$€£¥#§-]$|\d $")
-NOT_AFTER = re.compile(r"\w|[-.,/:]\d| \d|[%°€]")
+NOT_BEFORE = re.compile(r"(?<!\\)[\w.,+/$€£¥#§-]$|\d $", re.ASCII)
+NOT_AFTER = re.compile(r"\w|[-.,/:]\d| \d|[%°€]", re.ASCII)
 
 
 class Phones:
@@ -113,7 +113,7 @@ class Phones:
         for region in self.regions:
             about = self.library.PhoneMetadata.metadata_for_region(region)
             forms = {self._form(about, form) for form in about.number_format if form.pattern.count("(") > 1}
-            out[region] = re.compile("|".join(sorted(forms, key=lambda form: (-len(form), form))))
+            out[region] = re.compile("|".join(sorted(forms, key=lambda form: (-len(form), form))), re.ASCII)
         return out
 
     def _form(self, about: Any, form: Any) -> str:
