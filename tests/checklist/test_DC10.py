@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from idiolect.text.curate import curate
 from idiolect.text.decontaminate import Overlap
 from idiolect.text.document import Document
 from idiolect.text.filters import FILTERS, Resources
@@ -44,7 +45,7 @@ def planted(tmp_path):
         examples = [" ".join(words(rng, rng.randrange(15, 60))) for _ in range(size)]
         rows = [{"id": n, "question": one, "answer": "B", "choices": ["A", "B"]} for n, one in enumerate(examples)]
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-        sets[str(tmp_path / name)] = examples
+        sets[name] = examples
     documents = []
     for number in range(300):
         inside = words(rng, rng.randrange(50, 200))
@@ -58,7 +59,7 @@ def planted(tmp_path):
             ]
         documents.append(rng.choice([" ", "\n", " - "]).join(inside))
     rng.shuffle(documents)
-    about = {"filters": ["decontaminate"], "decontaminate": {"against": list(sets)}}
+    about = {"filters": ["decontaminate"], "decontaminate": {"against": [str(tmp_path / name) for name in sets]}}
     return CurateSettings.model_validate(about), sets, documents
 
 
@@ -90,3 +91,18 @@ def test_DC10_a_filtered_corpus_overlaps_nothing(planted):
     for text in kept:
         after.add(text)
     assert all(report["found"] == report["documents"] == 0 for report in after.report().values())
+
+
+@pytest.mark.parametrize("filters", [(), ("decontaminate",)])
+def test_DC10_a_curation_reports_it(planted, tmp_path, filters):
+    settings, sets, documents = planted
+    (tmp_path / "heap.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+    about = {"filters": filters, "decontaminate": settings.decontaminate.model_dump(), "near": {"drop": False}}
+    curate([tmp_path / "heap.jsonl"], tmp_path / "out", CurateSettings.model_validate(about), workers=1)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    everything = set().union(*map(grams, documents))
+    for name, examples in sets.items():
+        assert report["overlap"][name]["found"] == sum(bool(grams(one) & everything) for one in examples)
+    held = set().union(*(grams(one) for examples in sets.values() for one in examples))
+    overlapping = sum(bool(grams(text) & held) for text in documents)
+    assert report["documents_in"] - report["documents_out"] == (overlapping if filters else 0)

@@ -1,13 +1,15 @@
 """Evaluation sets are found in documents: sequences of words that an example and a document share."""
 
 import json
+import os
 import random
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from idiolect.errors import UserError
-from idiolect.text.decontaminate import Overlap, evaluation_sets
+from idiolect.text.decontaminate import Overlap, evaluation_sets, short_names
 from idiolect.text.document import Document, Drop
 from idiolect.text.filters import FILTERS, Resources
 from idiolect.text.page import Page
@@ -69,8 +71,8 @@ def test_an_example_in_two_sets_is_found_in_both(tmp_path):
     (tmp_path / "b.txt").write_text("A first paragraph with some eight words in it.\n\n" + ", ".join(WORDS) + "\n")
     sets = evaluation_sets(DecontaminateSettings(against=(one, str(tmp_path / "b.txt"))))
     assert [sets.place(number) for number in sets.found(" ".join(WORDS)).tolist()] == [
-        (one, 1),
-        (str(tmp_path / "b.txt"), 1),
+        ("a.jsonl", 1),
+        ("b.txt", 1),
     ]
 
 
@@ -107,10 +109,24 @@ def test_counts_of_tasks_add_up(tmp_path):
         (first if number % 3 else second).add(text)
     first.merge(json.loads(json.dumps(second.counted())))
     assert first.counted() == whole.counted()
-    assert whole.report()[settings.against[0]] == {
+    assert whole.report()["a.jsonl"] == {
         "examples": 31,
         "short": 0,
         "found": 22,
         "overlap": 22 / 31,
         "documents": 16,
     }
+
+
+def test_a_set_that_was_written_anew_is_read_anew(tmp_path):
+    against = written(tmp_path / "a.jsonl", {"q": " ".join(WORDS)})
+    assert found(" ".join(WORDS), against) == [0]
+    os.utime(written(tmp_path / "a.jsonl", {"q": "other"}), ns=(1, 1))
+    assert found(" ".join(WORDS), against) == []
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders():
+    paths = [Path("/sets/quiz/test.jsonl"), Path("/sets/exam/test.jsonl"), Path("/sets/exam/train.jsonl")]
+    assert short_names(paths) == ["quiz/test.jsonl", "exam/test.jsonl", "exam/train.jsonl"]
+    assert short_names(paths[1:]) == ["test.jsonl", "train.jsonl"]
+    assert short_names([]) == []

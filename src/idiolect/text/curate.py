@@ -271,7 +271,7 @@ def _overlap(job: Job, parts: Sequence[Part]) -> dict[str, Any]:
     found = Overlap(job.settings.decontaminate)
     for part in parts:
         found.merge(files.read_json(job.sifted(part.number) / OVERLAP))
-    return {Path(name).name: about for name, about in found.report().items()}
+    return found.report()
 
 
 def _place(shard: Path, target: Path) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,15 +50,16 @@ class EvaluationSets:
     """The examples of all evaluation sets, by the hashes of their sequences of words."""
 
     def __init__(self, settings: DecontaminateSettings) -> None:
-        self.names = [str(path) for path in read.files_of(settings.against)]
+        paths = read.files_of(settings.against)
+        self.names = short_names(paths)
         self.bounds = [0]
         """The number of each set's first example, and how many examples all have."""
         self.short: list[int] = []
         """How many examples of each set have too few words to be looked for."""
         found: dict[int, list[Sequences]] = {}
-        for name in self.names:
+        for path in paths:
             number, short = self.bounds[-1], 0
-            every = examples(Path(name))
+            every = examples(path)
             while several := list(itertools.islice(every, EXAMPLES_AT_ONCE)):
                 short += _collect(found, several, number, settings)
                 number += len(several)
@@ -81,6 +83,15 @@ class EvaluationSets:
         """(set, number in it) of an example's number over all sets."""
         of = int(np.searchsorted(self.bounds, example, side="right")) - 1
         return self.names[of], example - self.bounds[of]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The files' names, with as many of the folders they lie in as it takes to tell all apart."""
+    for parts in range(1, max((len(path.parts) for path in paths), default=1) + 1):
+        names = [Path(*path.parts[-parts:]).as_posix() for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def examples(path: Path) -> Iterator[list[str]]:
@@ -153,14 +164,18 @@ def decontaminate(settings: CurateSettings) -> Filter:
         if not len(found):
             return None
         name, number = sets.place(int(found[0]))
-        return Drop(f"overlaps {Path(name).name}", number)
+        return Drop(f"overlaps {name}", number)
 
     return filter_
 
 
-@functools.lru_cache(maxsize=1)
 def evaluation_sets(settings: DecontaminateSettings) -> EvaluationSets:
-    """The sets that settings name, read once in a process."""
+    """The sets that settings name, read once in a process unless their files change."""
+    return _read_once(settings, tuple(os.stat(path).st_mtime_ns for path in read.files_of(settings.against)))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(settings: DecontaminateSettings, written: tuple[int, ...]) -> EvaluationSets:
     return EvaluationSets(settings)
 
 
