@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,11 @@ def page(text: str) -> Page:
 def test_no_filter_fails_on_any_text(name: str, text: str) -> None:
     found = FILTERS[name](CurateSettings(), Resources())(page(text))
     assert found is None or isinstance(found, Drop)
+
+
+def test_every_filter_is_on_the_page_about_them() -> None:
+    page = (Path(__file__).parents[2] / "docs/filters.md").read_text(encoding="utf-8")
+    assert [name for name in [*FILTERS, *CLEANERS] if f"`{name}`" not in page] == []
 
 
 @given(text=ANY)
