@@ -51,15 +51,15 @@ def documents(suite: Suite, found: Sequence[Labelled]) -> list[str]:
 
 
 def ours(path: Path, kinds: Sequence[str]) -> dict[str, Any]:
-    """Documents a second."""
+    """Documents a second of the processor's time, which others on the machine take less of."""
     redact = Redactor(settings(kinds))
     with open(path, encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
     redact(texts[0])
-    began, count = time.perf_counter(), 0
+    began, count = time.process_time(), 0
     for _ in range(ROUNDS):
         count = sum(sum(redact(text)[1].values()) for text in texts)
-    return {"rate": ROUNDS * len(texts) / (time.perf_counter() - began), "found": count}
+    return {"rate": ROUNDS * len(texts) / (time.process_time() - began), "found": count}
 
 
 def claim(suite: Suite) -> Iterator[measure.Claim]:

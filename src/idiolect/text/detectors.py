@@ -96,7 +96,8 @@ def addresses(everything: bool = False) -> Detector:
                 continue
             if counts(ipaddress.IPv4Address(bytes(octets))):
                 yield found.span()
-        for found in (EVERY_IPV6 if everything else IPV6).finditer(text) if ":" in text else ():
+        colons = "::" in text or text.count(":") >= 7  # of eight groups, some of which may be left out
+        for found in (EVERY_IPV6 if everything else IPV6).finditer(text) if colons else ():
             shown = found.group()
             if shown.endswith(":") and not shown.endswith("::"):
                 shown = shown[:-1]
@@ -232,8 +233,9 @@ ENTROPY = 3.0
 
 def keys(text: str) -> Spans:
     """Tokens and keys that are known by their form, and secrets that are known by what is assigned to."""
+    underscore = "_" in text
     for literal, pattern in _TOKENS.items():
-        if literal in text:
+        if (underscore or "_" not in literal) and literal in text:
             yield from (found.span() for found in pattern.finditer(text))
     for found in VALUE.finditer(text):
         if NAME.search(text[max(0, found.start() - 24) : found.start()]) and secret(found.group(1)):
