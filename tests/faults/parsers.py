@@ -386,6 +386,7 @@ class Runs(Parser):
             "run/plan.json": mutated_json,
             "run/lock": mutated_bytes,
             "run/model/lineage.json": mutated_json,
+            "run/model/documents.jsonl.gz": mutated_bytes,
             "run/model/manifest.json": mutated_json,
         }
 
@@ -396,7 +397,14 @@ class Runs(Parser):
 
     def read(self, root, path):
         run, problems = root / "run", []
-        for verb in (api.list_runs, api.show_run, lambda run: api.compare_runs([run]), lambda run: plotted(root, run)):
+        verbs = (
+            api.list_runs,
+            api.show_run,
+            lambda run: api.compare_runs([run]),
+            lambda run: plotted(root, run),
+            lambda run: api.lineage([run], ["a.txt:0"]),
+        )
+        for verb in verbs:
             try:
                 show.plain(verb(run))
             except UserError as error:
