@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from idiolect.errors import UserError
+from idiolect.text.classifier import passages
 from idiolect.text.document import Document, Drop
 from idiolect.text.filters import FILTERS, LEARN, NEED_SLICES, Resources
 from idiolect.text.page import Filter, Page
@@ -47,6 +49,24 @@ def test_quality_keeps_what_is_like_the_good_text(tmp_path: Path, good: tuple[st
     for text in BAD[1::2]:
         reason, value = judge(page(text)) or Drop("kept")
         assert reason == "unlike the good text" and isinstance(value, float) and 0 <= value < 0.5
+
+
+def test_quality_keeps_good_documents_of_the_heap_it_learns_from(tmp_path: Path) -> None:
+    """Half of the heap is prose; a classifier would know it again as heap had it learnt the very documents."""
+    from pydoc_data.topics import topics
+
+    draw = random.Random(3)
+    texts = list(passages((topics[name] for name in sorted(topics)), 1500))
+    draw.shuffle(texts)
+    third = len(texts) // 3
+    (tmp_path / "good.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts[:third]))
+    junk = [" ".join(draw.sample(text.split(), len(text.split()))) for text in texts[third : 2 * third]]
+    heap = [*texts[2 * third :], *junk]
+    judge, about = made("quality", tmp_path, heap, good=[str(tmp_path / "good.jsonl")])
+    dropped = [judge(page(text)) is not None for text in heap]
+    rest = len(texts) - 2 * third
+    assert sum(dropped[:rest]) < 0.3 * rest and sum(dropped[rest:]) > 0.95 * third
+    assert 0.6 < about["auc"] < 0.9  # half of what it is measured on is good and called bad
 
 
 def test_quality_by_chance_keeps_some_of_the_rest(tmp_path: Path, good: tuple[str, ...]) -> None:

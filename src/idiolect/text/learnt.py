@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from idiolect.text.read import read
 from idiolect.text.settings import CurateSettings, QualitySettings, ToxicitySettings
 from idiolect.text.stream import decoded, lines
 
+HALVES = (0, 1)
 QUALITY, TOXICITY, PERPLEXITY = "quality", "toxicity", "perplexity.json"
 """Where each filter's learning lies."""
 NO_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
@@ -38,27 +40,41 @@ Heap = Callable[[], Iterable[str]]
 
 
 def learn_quality(settings: CurateSettings, folder: Path, heap: Heap) -> dict[str, Any]:
-    """Trains a classifier of the good text against the heap and says how well it tells held-out passages apart."""
+    """Trains classifiers of the good text against the heap and says how well they tell held-out passages apart.
+
+    There are two, each of one half of the heap's documents: a document is judged by the one that did not learn it as
+    part of the heap, for a classifier knows again what it learnt, and the heap holds good documents too.
+    """
     if not settings.quality.good:
         raise UserError("the filter quality has no good text to compare with", "name some in curate.quality.good")
-    good = (document.text for document in read(settings.quality.good))
-    found = train(good, heap(), settings.classifier)
-    found.save(folder / QUALITY)
-    return found.about
+    both = []
+    for half in HALVES:
+        good = (document.text for document in read(settings.quality.good))
+        found = train(good, (text for text in heap() if _half(text) != half), settings.classifier)
+        found.save(folder / QUALITY / str(half))
+        both.append(found.about)
+    sums = {name: sum(about[name] for about in both) for name in ("bad", "held_out", "auc")}
+    return {"good": both[0]["good"], **sums, "auc": sums["auc"] / len(HALVES)}
+
+
+def _half(text: str) -> int:
+    """Which half of the heap a document is of, whatever its place."""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass")) % len(HALVES)
 
 
 def quality_filter(settings: CurateSettings, folder: Path) -> Filter:
     """The filter of what `learn_quality` learnt."""
-    return partial(quality, classifier=Classifier.load(folder / QUALITY), settings=settings.quality)
+    both = tuple(Classifier.load(folder / QUALITY / str(half)) for half in HALVES)
+    return partial(quality, classifiers=both, settings=settings.quality)
 
 
-def quality(page: Page, classifier: Classifier, settings: QualitySettings) -> Drop | None:
+def quality(page: Page, classifiers: Sequence[Classifier], settings: QualitySettings) -> Drop | None:
     """Drops what is unlike the good text.
 
     By the rule pareto a document of probability p is kept where a Pareto (Lomax) variable of shape alpha exceeds
     1 - p, which it does with probability (2 - p)^-alpha: Brown et al. 2020, arXiv 2005.14165, appendix A.
     """
-    probability = classifier.probability(page.text)
+    probability = classifiers[_half(page.text)].probability(page.text)
     if settings.rule == "threshold":
         kept = probability >= settings.threshold
     else:

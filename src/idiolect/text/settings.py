@@ -179,7 +179,7 @@ class ClassifierSettings(Settings):
     """Words and pairs of words are hashed into two to the power of this many places, four bytes each."""
     epochs: int = Field(default=5, ge=1)
     """Passes over the passages."""
-    learning_rate: float = Field(default=4.0, gt=0)
+    learning_rate: float = Field(default=2.0, gt=0)
     """Size of the first step; it falls to 0."""
     held_out: float = Field(default=0.1, gt=0, le=0.5)
     """Share of the passages that is not trained on but measured."""
