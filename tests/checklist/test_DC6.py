@@ -5,6 +5,7 @@ import json
 import pytest
 
 from idiolect import api
+from idiolect.errors import UserError
 from idiolect.text.read import read
 
 WORDS = "Each of these pages says one thing of its own in a sentence that no other page has, which is number"
@@ -61,6 +62,15 @@ def test_DC6_what_owners_refuse_is_left_out_and_the_rest_carries_licence_and_sou
     }
     assert [found["licence"] or "unknown" for found in kept.values()] == ["CC-BY-4.0", "unknown", "unknown"]
     assert {found["source"] for found in kept.values()} == {"crawl of May"}
+
+
+def test_DC6_what_owners_say_later_is_not_passed_over(heap):
+    robots = f"curate.consent.robots={heap / 'robots'}"
+    assert "https://free.example/1" in curate(heap, robots)[0]
+    (heap / "robots/free.example/robots.txt").write_text("User-agent: *\nDisallow: /\n")
+    with pytest.raises(UserError, match="other settings"):
+        curate(heap, robots)
+    assert "https://free.example/1" not in curate(heap, robots, name="again")[0]
 
 
 def test_DC6_an_unknown_licence_is_counted_or_where_one_is_required_dropped(heap):

@@ -155,7 +155,9 @@ def _key(parts: Sequence[Part], settings: CurateSettings, about: str) -> str:
     digest.update(settings.model_dump_json().encode())
     texts = _texts(settings.model_dump(mode="json"))
     for named in sorted(filter(os.path.exists, texts)):  # lists, models and text that settings name
-        digest.update(f"{named} {os.stat(named).st_size} {os.stat(named).st_mtime_ns}\n".encode())
+        for inside in [Path(named), *sorted(Path(named).rglob("*"))]:
+            file = os.stat(inside)
+            digest.update(f"{inside} {file.st_size} {file.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     for module in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(module.read_bytes())
     for given in (path for part in parts for _, path, *_ in part.stretches):
