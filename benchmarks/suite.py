@@ -41,6 +41,7 @@ MODULES = {
     "curating": "Curation",
     "curating_filters": "Filters",
     "curating_near": "Near duplicates",
+    "curating_pages": "Web pages",
     "personal_data": "Personal data",
 }
 """Module → its heading on the page, in the page's order."""

@@ -6,7 +6,7 @@ import pytest
 
 from idiolect.text import filters, language
 from idiolect.text.document import Document, Drop
-from idiolect.text.language import language_of
+from idiolect.text.language import code, language_of
 from idiolect.text.page import Page
 from idiolect.text.settings import LanguageSettings
 
@@ -50,3 +50,19 @@ def test_the_filter_of_languages() -> None:
     probability = language_of(TEXTS["en"])[1]
     assert judge(TEXTS["en"], keep=["en"], min_probability=probability) is None
     assert judge(TEXTS["en"] * 2, keep=["en"], min_probability=1.0) is not None
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("de", "de"),
+        ("deu,eng", "de"),
+        ("en-GB", "en"),
+        ("zh_Hant-TW; q=1", "zh"),
+        ("JPN", "ja"),
+        ("ceb", "ceb"),  # has three letters only
+        ("Old Norse, mostly", "Old Norse, mostly"),
+    ],
+)
+def test_languages_that_are_stated_by_a_code(stated: str, expected: str) -> None:
+    assert code(stated) == expected

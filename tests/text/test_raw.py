@@ -91,7 +91,7 @@ def test_a_page_and_what_it_says_of_itself(tmp_path: Path) -> None:
         "url": "https://example.org/page",
         "licence": "https://example.org/licence",
         "date": "2024-05-06",
-        "language": "en-GB",
+        "language": "en",
     }
     (everything,) = texts(tmp_path / "a.html", html="all")
     assert "About us" in everything and "Terms of use" in everything and PAGE_TEXT in everything
@@ -139,10 +139,10 @@ def test_a_web_archive(tmp_path: Path, name: str) -> None:
     assert page.metadata == {
         "url": "http://a/1",
         "date": "2024-01-02T03:04:05Z",
-        "language": "en-GB",
+        "language": "en",
         "licence": "https://example.org/licence",
     }
-    assert wet.metadata == {"language": "deu"}
+    assert wet.metadata == {"language": "de"}
 
 
 def archive(path: Path, files: dict[str, bytes]) -> Path:

@@ -59,6 +59,8 @@ class Child:
 
         Raises Lost when the child was too slow or died of it, ValueError when it said what is wrong.
         """
+        if self.process and self.process.poll() is not None:  # it died since, of nothing that was asked here
+            self.close()
         process = self.process or self._start()
         assert process.stdin and process.stdout
         last = False

@@ -7,13 +7,13 @@ archive, and where it begins: the byte of a jsonl row, plain text or record, the
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import functools
 import importlib.util
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -26,6 +26,7 @@ from idiolect.text.child import Child, Lost, child
 from idiolect.text.document import Document, Drop
 from idiolect.text.encoding import mark, unmarked
 from idiolect.text.examples import COLUMNS, columns
+from idiolect.text.language import code
 from idiolect.text.read import BAD_AT_ONCE, PACKED, PLAIN, files_of, json_value, kind_of, problem
 from idiolect.text.settings import ReadingSettings
 from idiolect.text.stream import Bomb, Damaged, chunks
@@ -42,8 +43,8 @@ PARQUET_SECONDS = 120.0
 """Time for the next rows of a parquet file."""
 MOST_LOST = 0.01
 """The share of a text's characters that may have been lost in decoding it."""
-SURROGATES = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
-"""Where a line of JSON may have half of a surrogate pair."""
+HALVES = (b"\\ud", b"\\uD", b"\xed")
+"""How half of a surrogate pair begins in a line of JSON, among other characters."""
 SAID = {"url": "warc-target-uri", "date": "warc-date", "language": "warc-identified-content-language"}
 """Where a record says where its page is from."""
 NAMES = {"license": "licence", "lang": "language"}
@@ -165,7 +166,10 @@ def _document(blob: Blob, place: int, text: str | Drop, metadata: dict[str, Any]
         text = Drop(BLANK)
     if isinstance(text, Drop):
         return Unread(f"{blob.name}:{place}", blob.source, text)
-    return Document(text, f"{blob.name}:{place}", blob.source, metadata=metadata or {})
+    metadata = metadata or {}
+    if "language" in metadata:
+        metadata["language"] = code(metadata["language"])
+    return Document(text, f"{blob.name}:{place}", blob.source, metadata=metadata)
 
 
 def _plain(blob: Blob, settings: ReadingSettings) -> Found:
@@ -265,7 +269,7 @@ def _json_rows(
                 yield place, ValueError("too large")
             elif line.strip():
                 row = json_value(line)
-                if SURROGATES.search(line) and not isinstance(row, ValueError) and not _is_utf8(row):
+                if any(half in line for half in HALVES) and not isinstance(row, ValueError) and not _is_utf8(row):
                     row = ValueError("half of a surrogate pair")
                 yield place, row
 
@@ -356,9 +360,9 @@ def _warc(blob: Blob, settings: ReadingSettings) -> Found:
 
 def _text(data: bytes, charset: str, settings: ReadingSettings) -> str | Drop:
     """The text in bytes of an unknown encoding."""
-    if not mark(data):
+    if mark(data) in (b"", codecs.BOM_UTF8):
         with contextlib.suppress(UnicodeDecodeError):  # the rest is guessed in a child
-            return data.decode("utf-8")
+            return data.decode("utf-8-sig")
     return _asked("decode", {"charset": charset}, data, settings)[0]
 
 
