@@ -168,9 +168,9 @@ FAULTS = [
         ["kills"],
     ),
     (
-        "killed while it learns a tokenizer, encodes text or exports",
+        "killed while it curates, learns a tokenizer, encodes text or exports",
         "nothing or all of it is there; run again, it makes the same bytes",
-        "test_kill.py",
+        "test_kill.py, test_curation.py",
         ["kills of commands"],
     ),
     (

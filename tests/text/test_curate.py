@@ -12,7 +12,7 @@ import unicodedata
 import duckdb
 import pytest
 
-from idiolect import api, files
+from idiolect import api
 from idiolect.errors import Exit, UserError
 from idiolect.text import curate as curating
 from idiolect.text.read import read
@@ -218,31 +218,4 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
     assert not (tmp_path / "corpus").exists()
     assert subprocess.run(asked).returncode == 0
     api.curate([folder], tmp_path / "whole", workers=1)
-    assert contents(tmp_path / "corpus") == contents(tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_twenty_kills_at_random_leave_the_bytes_as_they_are(tmp_path):
-    """Each life is killed after a random time, so some get far and others do not; the last is let go to its end."""
-    folder = heap(tmp_path / "heap", [{"text": prose(n)} for n in range(1000, 4000)])
-    (folder / "more.txt").write_text("\n".join(prose(n, 40) for n in range(5000, 5400)))
-    began = time.monotonic()
-    whole = subprocess.run(command(folder, "-o", tmp_path / "whole", "--workers", 2), stderr=subprocess.DEVNULL)
-    assert whole.returncode == 0
-    most, draw, killed = time.monotonic() - began, random.Random(7), 0
-    asked = command(folder, "-o", tmp_path / "corpus", "--workers", 2)
-    for _ in range(60):
-        if killed == 20:
-            break
-        process = subprocess.Popen(asked, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(draw.uniform(0.3, 1.0) * most)
-            assert process.returncode == 0
-            files.remove_folder(tmp_path / "corpus")
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            killed += 1
-    assert killed == 20
-    assert subprocess.run(asked, stderr=subprocess.DEVNULL).returncode == 0
     assert contents(tmp_path / "corpus") == contents(tmp_path / "whole")

@@ -8,8 +8,10 @@ from typing import Any
 
 from idiolect.errors import missing_extra
 
-SAMPLE = 900
-"""Characters of a long text that are looked at."""
+SAMPLES = (150, 900)
+"""Characters of a long text that are looked at: first so few, and more where they leave a doubt."""
+SURE = 0.99
+"""The probability that leaves none."""
 
 
 STATED = re.compile(r"\s*([A-Za-z]{2,3})(?:[-_][\w-]*)?\s*(?:[,;].*)?", re.ASCII)
@@ -56,11 +58,15 @@ def language_of(text: str) -> tuple[str, float]:
 
     A text without letters has the language "und" (undetermined, ISO 639-2). Raises UserError without py3langid.
     """
-    seen = sample(text, SAMPLE)
-    if not any(map(str.isalpha, seen)):
-        return "und", 1.0
-    code, probability = _identifier().classify(seen)
-    return str(code), float(probability)
+    found = ("und", 1.0)
+    for characters in SAMPLES:
+        seen = sample(text, characters)
+        if any(map(str.isalpha, seen)):
+            code, probability = _identifier().classify(seen)
+            found = str(code), float(probability)
+            if probability >= SURE:
+                break
+    return found
 
 
 def sample(text: str, characters: int) -> str:

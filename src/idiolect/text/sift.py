@@ -204,8 +204,8 @@ class _Sifter:
         drop = self._first_drop(found._replace(text=text, metadata={**metadata, **record}), record)
         record["text"], redacted = _redactor(self.job)(text)
         if drop is None:
-            tally.redacted.update(redacted)
             record["tokens"] = self.job.count_tokens(record["text"]) if redacted else size.tokens
+            record["redacted"] = redacted
         else:
             step, (reason, value) = drop
             tally.drop(step, reason, size)
@@ -263,7 +263,7 @@ def _settled(
     record: dict[str, Any], level: int, original: str | None, lines: Collection[int], job: Job, tally: Tally
 ) -> dict[str, Any] | None:
     """Why a document is left out at last; or nothing, and lines that come again are taken out of it."""
-    size = Size(1, _bytes(record["text"]), record.pop("tokens"))
+    size, redacted = Size(1, _bytes(record["text"]), record.pop("tokens")), record.pop("redacted")
     text = without_lines(record["text"], lines) if lines else record["text"]
     step, reason, value = LEVELS[level - 1] if level else LINES, REASONS[level], original
     if not level and not text.strip():
@@ -272,6 +272,7 @@ def _settled(
         tally.drop(step, reason, size)
         tally.show(reason, record["id"], value, record["text"][:EXCERPT])
         return {"step": step, "reason": reason, "value": value}
+    tally.redacted.update(redacted)
     if lines:
         tally.lines += len(lines)
         size = Size(1, _bytes(text), job.count_tokens(text))
