@@ -14,7 +14,7 @@ KILLS = 20
 
 @pytest.mark.slow
 def test_kills_at_random_leave_the_bytes_as_they_are(tmp_path, record):
-    """Each life, by turns of one and of two processes, is killed after a random time, so some get far and others do not; the last is let go to its end."""
+    """Each life, by turns of one and of two processes, is killed after a random time; the last is let go to its end."""
     folder = heap(tmp_path / "heap", [{"text": prose(n)} for n in range(1000, 2000)])
     (folder / "more.txt").write_text("\n".join(prose(n, 40) for n in range(5000, 5400)))
     began = time.monotonic()
