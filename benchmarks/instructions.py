@@ -28,21 +28,24 @@ SHARES = {"train": 0.85, "validation": 0.05, "test": 0.1}
 RATES = ("3e-4", "1e-3", "2e-3", "4e-3")
 """Of full fine-tuning."""
 LORA = ("adapt.kind=lora", "adapt.alpha=32", "adapt.rslora=true")
+EVERYWHERE = 'adapt.targets=["attention.*", "mlp.*", "embedding"]'
+"""All linear layers, the head among them, whose matrix is the embedding's."""
 WAYS: dict[str, list[tuple[str, ...]]] = {
     "full": [()],
     "selective": [("adapt.kind=selective", "adapt.last_blocks=1", "adapt.norms=true")],
-    "lora": [(*LORA, f"adapt.rank={rank}") for rank in (8, 32, 96)],
-    "lora, DoRA": [(*LORA, "adapt.rank=32", "adapt.dora=true")],
-    "lora, nf4 base": [(*LORA, "adapt.rank=32", "adapt.base=nf4")],
+    "lora": [(*LORA, EVERYWHERE, f"adapt.rank={rank}") for rank in (8, 16, 32, 64)],
+    "lora, of the blocks alone": [(*LORA, "adapt.rank=32")],
+    "lora, of the blocks alone, DoRA": [(*LORA, "adapt.rank=32", "adapt.dora=true")],
+    "lora, nf4 base": [(*LORA, EVERYWHERE, "adapt.rank=32", "adapt.base=nf4")],
     "adapter": [("adapt.kind=adapter", "adapt.width=48")],
     "soft prompt": [("adapt.kind=soft-prompt", "adapt.tokens=20")],
 }
 """Ways of tuning → the settings that are tried."""
-OTHER_RATES: dict[str, tuple[str, ...]] = {"lora": ("1e-3", "3e-3"), "soft prompt": ("1e-2", "5e-2")}
-"""Learning rates of the other ways; RATES of those that are not here, but for the first."""
+OTHER_RATES: dict[str, tuple[str, ...]] = {"lora": ("3e-3",), "soft prompt": ("5e-2",)}
+"""Learning rates of the other ways; RATES' last of those that are not here. Others were tried, and are not better."""
 FIXED = (
-    "train.steps=400",
-    "validation.every=20",
+    "train.steps=120",
+    "validation.every=10",
     "validation.patience=3",
     "checkpoint.every=1000",
     "sample.every=0",
@@ -84,10 +87,11 @@ def settings(base: Path, files: Mapping[str, Path], held: str) -> list[str]:
 
 def tune(scratch: Path, shared: Sequence[str], way: str) -> list[Tried]:
     """Every setting of a way at every rate of it, each in a process of its own."""
-    rates, found = OTHER_RATES.get(way, RATES if way == "full" else RATES[1:]), []
+    rates, found = OTHER_RATES.get(way, RATES if way == "full" else RATES[-1:]), []
     for changes in WAYS[way]:
         for rate in rates:
-            name = "-".join([way, *changes, rate]).replace(" ", "").replace("adapt.", "").replace("=", "")
+            name = "-".join([way, *(change for change in changes if change != EVERYWHERE), rate])
+            name = name.replace(" ", "").replace("adapt.", "").replace("=", "")
             command = [sys.executable, "-m", "idiolect", "train", "sft", *shared, *FIXED, *changes]
             command += [f"train.learning_rate={rate}", "-o", str(scratch / f"sft-{name}"), "--json"]
             found.append(Tried(changes, rate, measure.run(command)))
@@ -148,7 +152,8 @@ def _before(base: Path, shared: Sequence[str], scratch: Path) -> float:
 
 
 def _row(one: Tried) -> list[str]:
-    result, numbers = one.sample.result, [change.removeprefix("adapt.") for change in one.changes]
+    result = one.sample.result
+    numbers = [change.removeprefix("adapt.") for change in one.changes if change != EVERYWHERE]
     adapted = result.get("adapt", {"trainable": result["parameters"], "bytes": 4 * result["parameters"]})
     return [
         " ".join(numbers[1:]),

@@ -21,7 +21,8 @@ from idiolect.tokens import patterns
 from idiolect.tokens.learn import train
 from idiolect.tokens.settings import TokenizerSettings
 
-from .test_gguf import FAMILIES, LEARNT, loud, of_smollm, sentencepieces, tokenizer_of
+from .test_gguf import FAMILIES, loud, tokenizer_of
+from .test_gguf_tokenizers import LEARNT, of_smollm, sentencepieces
 
 llama_cpp = pytest.importorskip("llama_cpp")
 

@@ -340,6 +340,13 @@ def test_a_base_that_is_gone_or_another_is_refused(bases, tmp_path, ids):
         folder.with_adapter(folder.load(base), base, base)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "nowhere"])
+def test_a_base_that_no_system_can_name_is_not_there(name, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": name}))
+    with pytest.raises(UserError, match="its base .* is not there"):
+        folder.load(tmp_path)
+
+
 WRONG = {
     "peft_type": ("IA3", "peft_type 'IA3' is not known"),
     "bias": ("all", "bias = 'all' is not supported"),

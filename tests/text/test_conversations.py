@@ -95,6 +95,7 @@ def test_the_template_of_an_example_is_the_same_in_whole_and_split(tmp_path):
     ("row", "problem"),
     [
         ({"messages": [{"role": "admin", "content": "a"}]}, "the role 'admin'"),
+        ({"messages": [{"role": ["user"], "content": "a"}]}, "the role "),
         ({"messages": [{"role": "user", "content": "a"}]}, "no answer"),
         ({"messages": [{"role": "assistant", "content": " "}]}, "no answer"),
         ({"messages": [{"role": "user", "content": None}]}, "a message without text"),

@@ -7,6 +7,7 @@ idiolect_adapter.json always lies beside: our settings, the base's fingerprint, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,10 @@ def base_of(folder: Path) -> Path:
     named = _own(folder)["base"]["path"] if (folder / OWN).exists() else _config(folder).get("base_model_name_or_path")
     if not isinstance(named, str) or not named:
         raise UserError(f"{folder / CONFIG} names no base model", "name the base: BASE --adapter FOLDER")
-    found = next((path for path in (Path(named), folder / named) if path.is_dir()), None)
+    places = (Path(named), folder / named)
+    found = next((path for path in places if os.path.isdir(path)), None)  # False of names that no system takes, too
     if found is None:
-        what = f"{folder} is an adapter, and its base {named} is not there"
+        what = f"{folder} is an adapter, and its base {named[:200]} is not there"
         raise UserError(what, f"put it back there, or name the base yourself: BASE --adapter {folder}")
     return found
 

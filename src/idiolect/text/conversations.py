@@ -168,7 +168,7 @@ def _converted(rows: Iterator[Any], convert: Any) -> Iterator[Any]:
 def _message(role: Any, content: Any) -> dict[str, str]:
     if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
         content = "".join(str(part.get("text", "")) for part in content)
-    if role not in NAMES:
+    if not isinstance(role, str) or role not in NAMES:
         raise ValueError(f"the role {str(role)[:40]!r}")
     return {"role": NAMES[role], "content": _utf8(content)}
 
