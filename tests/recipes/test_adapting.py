@@ -47,6 +47,7 @@ def test_a_run_leaves_what_it_added_and_every_verb_takes_it(kind, base, tmp_path
 
 SETTINGS = {
     "lora": ("lora", "adapt.rank=2", "adapt.dropout=0.2"),
+    "embedding": ("lora", 'adapt.targets=["embedding", "mlp.*"]'),
     "nf4": ("lora", "adapt.base=nf4", "adapt.dora=true"),
     "adapter": ("adapter", "adapt.width=3"),
     "soft-prompt": ("soft-prompt", "adapt.tokens=5"),
@@ -110,9 +111,10 @@ def test_adding_to_nothing_is_refused_before_anything_runs(small, tmp_path):
         load.load("soft-prompt", [*small, "adapt.tokens=32"])
 
 
-def test_an_adapted_model_is_merged_on_export_and_goes_on_as_a_base(base, tmp_path):
+@pytest.mark.parametrize("more", ["adapt.dora=true", 'adapt.targets=["embedding", "attention.*"]'])
+def test_an_adapted_model_is_merged_on_export_and_goes_on_as_a_base(more, base, tmp_path):
     run, said = base
-    api.train("lora", [*said, *FEW["lora"], "adapt.dora=true", f"model.from={run}"], tmp_path / "lora")
+    api.train("lora", [*said, *FEW["lora"], more, f"model.from={run}"], tmp_path / "lora")
     found = api.export_model(tmp_path / "lora", tmp_path / "whole")
     assert found["checked_by"].startswith("transformers") and found["difference"] < 1e-5
     assert found["model_type"] == "llama"
@@ -126,6 +128,10 @@ def test_an_adapted_model_is_merged_on_export_and_goes_on_as_a_base(base, tmp_pa
     api.train("gpt", [*said, f"model.from={tmp_path / 'lora'}", "train.steps=2"], tmp_path / "more")
     prints = folder.load(tmp_path / "more" / "model").lineage["fingerprints"]
     assert prints["model.from"] == folder.fingerprint(tmp_path / "lora")
+
+
+def test_what_no_plain_model_can_hold_is_not_exported(base, tmp_path):
+    run, said = base
     for kind in ("adapter", "soft-prompt"):
         api.train(kind, [*said, *FEW[kind], f"model.from={run}", "train.steps=2"], tmp_path / kind)
         with pytest.raises(UserError, match="is no plain model"):
