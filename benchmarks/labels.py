@@ -16,6 +16,8 @@ from pathlib import Path
 
 from benchmarks.measure import Claim
 from idiolect import api
+from idiolect.evaluate.labels import entity_f1
+from idiolect.text.examples import Examples
 
 LABELS, SEEDS, GAIN = 200, 3, 5.0
 """Reviews with a label that are learnt from, draws of them, and points of accuracy asked."""
@@ -75,16 +77,28 @@ def sentiment(data: Path, scratch: Path) -> Iterator[Claim]:
 
 def entities(data: Path, scratch: Path) -> Iterator[Claim]:
     """The recipe tag on messages whose names are new ones, as WNUT 17 wants it."""
-    corpus = data / "wnut17"
-    shared = [f"data.train={corpus / 'train.conll'}", f"data.validation={corpus / 'dev.conll'}", "sample.every=0"]
-    result = api.train("tag", [*shared, "train.steps=600", "validation.every=100"], scratch / "entities")
-    found, guess = (part["entity_f1"] for part in (result["validation"], result["baselines"]["majority"]))
+    train, dev = (data / "wnut17" / f"{part}.conll" for part in ("train", "dev"))
+    shared = [f"data.train={train}", f"data.validation={dev}", "sample.every=0"]
+    result = api.train("tag", [*shared, *TAGGING], scratch / "entities")
+    found, guess = result["validation"]["entity_f1"], looked_up(train, dev)
     yield Claim(
         "WNUT 17, the recipe tag from nothing: F1 of whole entities in messages with new names",
-        f"> the most usual tag's ({guess:.3f})",
+        f"> {guess:.3f}, each word's most usual tag in training, whatever its case",
         f"{found:.3f}, words right {result['validation']['accuracy']:.3f}",
         found > guess,
     )
+
+
+def looked_up(train: Path, dev: Path) -> float:
+    """The F1 of whole entities of a table of words: what a tagger that generalises to no new name could do."""
+    seen: dict[str, Counter[str]] = {}
+    for row in Examples((train,), ("words[]", "tags[]")):
+        for word, tag in zip(row["words[]"], row["tags[]"], strict=True):
+            seen.setdefault(word.lower(), Counter())[tag] += 1
+    usual = {word: tags.most_common(1)[0][0] for word, tags in seen.items()}
+    held = list(Examples((dev,), ("words[]", "tags[]")))
+    guess = [[usual.get(word.lower(), "O") for word in row["words[]"]] for row in held]
+    return entity_f1([row["tags[]"] for row in held], guess)["f1"]
 
 
 def questions(data: Path, scratch: Path) -> Iterator[Claim]:
