@@ -32,6 +32,8 @@ READING = [
     "train.steps=1500",
     "train.batch_tokens=4096",
 ]
+TAGGING = ["train.steps=600", "validation.every=100"]
+"""Of the tagger, beside its data."""
 TUNING = ["task.pool=mean", "train.steps=150", "train.batch_tokens=512", "validation.every=0", "sample.every=0"]
 """Chosen, with the recipe's learning rate, on the same held-out reviews, for the pretrained one."""
 COLOURS = "red blue green yellow black white orange purple pink brown gray"
