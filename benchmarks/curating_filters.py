@@ -27,7 +27,7 @@ from idiolect.text.normalise import normalise
 from idiolect.text.page import Page
 from idiolect.text.settings import ClassifierSettings, CurateSettings, NormaliseSettings, QualitySettings
 
-DOCUMENTS = 3_000
+DOCUMENTS = 2_000
 ASKED, AGREED, AUC = 10.0, 0.99, 0.9
 COMPARED = ("gopher_quality", "gopher_repetition")
 MIXED, PROSE = "plays, encyclopaedia and programs", "plays and encyclopaedia"
