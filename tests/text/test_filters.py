@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.text import filters
+from idiolect.text import filters, web_rules
 from idiolect.text.document import Document, Drop
 from idiolect.text.filters import CLEANERS, FILTERS, LEARN, Resources
 from idiolect.text.page import Page
-from idiolect.text.settings import CurateSettings, LengthSettings
+from idiolect.text.settings import C4Settings, CurateSettings, LengthSettings
 
 ANY = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
@@ -29,6 +29,26 @@ def page(text: str) -> Page:
 def test_no_filter_fails_on_any_text(name: str, text: str) -> None:
     found = FILTERS[name](CurateSettings(), Resources())(page(text))
     assert found is None or isinstance(found, Drop)
+
+
+HOSTILE = [
+    "." * 10**5 + "x",
+    "a" + "-" * 10**5 + "!",
+    "a'" * 10**5,
+    "[1" * 10**5,
+    "a." * 10**5,
+    "\n" * 10**5,
+    "·…" * 10**5,
+]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", HOSTILE, ids=[text[:2] + text[-1] for text in HOSTILE])
+def test_time_grows_with_the_length_only(text: str) -> None:
+    """Each takes a tenth of a second; were it quadratic, a quarter of an hour."""
+    for name in sorted(FILTERS.keys() - LEARN.keys()):
+        FILTERS[name](CurateSettings(), Resources())(page(text))
+    web_rules.c4_lines(page(text), C4Settings(terminal_punctuation=False, min_words_per_line=0, max_word_length=10**9))
 
 
 def test_every_filter_is_on_the_page_about_them() -> None:

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from idiolect.errors import UserError
 from idiolect.text.classifier import passages
 from idiolect.text.document import Document, Drop
 from idiolect.text.filters import FILTERS, LEARN, NEED_SLICES, Resources
+from idiolect.text.learnt import Listed
 from idiolect.text.page import Filter, Page
 from idiolect.text.settings import CurateSettings
+from idiolect.text.sift import Job, Part, sample
 
 SMALL = {"bits": 12, "epochs": 3, "passages": 500}
 NOUNS = ("river", "house", "garden", "letter", "winter", "window", "mountain")
@@ -80,6 +84,14 @@ def test_quality_by_chance_keeps_some_of_the_rest(tmp_path: Path, good: tuple[st
     assert kept == [judge(page(text, f"t:{i}")) is None for i in range(4000)]
 
 
+def test_the_heap_is_learnt_as_it_is_judged(tmp_path: Path) -> None:
+    """Which half a document is of hangs on its text, so lines that are taken out are taken out before."""
+    (tmp_path / "heap.jsonl").write_text(json.dumps({"text": "A  menu\nHere are five words and more."}) + "\n")
+    job = Job("key", tmp_path, CurateSettings(clean=["c4"]), Resources(), len, False)
+    part = Part(0, (("heap", str(tmp_path / "heap.jsonl"), "heap.jsonl", 0, None),))
+    assert list(sample(job, [part])) == ["Here are five words and more."]
+
+
 def test_quality_needs_good_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no good text"):
         made("quality", tmp_path, BAD)
@@ -110,6 +122,20 @@ def test_listed_words(tmp_path: Path, words: str, text: str, word: str | None) -
     judge, about = made("toxicity", tmp_path, [], words=words)
     assert about == {}
     assert judge(page(text)) == (Drop("listed word", word) if word else None)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
+def test_listed_words_are_looked_for_in_any_text(listed: Listed, text: str) -> None:
+    found = listed.first(page(text))
+    assert found in (None, "a b", "c", "鬼")
+    assert listed.first(page(f"{text} C {text}")) is not None
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Listed:
+    path = tmp_path_factory.mktemp("words") / "words.txt"
+    path.write_text("a b\nc\n鬼\n", encoding="utf-8")
+    return Listed(str(path))
 
 
 def test_a_classifier_of_labelled_texts(tmp_path: Path) -> None:

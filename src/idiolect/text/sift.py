@@ -145,12 +145,20 @@ def sift(job: Job, part: Part) -> None:
 
 
 def sample(job: Job, parts: Sequence[Part]) -> Iterator[str]:
-    """Texts from all over the heap, written cleanly."""
+    """Texts from all over the heap, as they are judged."""
     each = -(-SAMPLED // len(parts))
     for part in parts:
         found = (one for _, one in _Sifter(job).found(part) if isinstance(one, Document))
         for document in itertools.islice(found, each):
-            yield normalise(document.text, job.settings.normalise)
+            yield _written(document, job)
+
+
+def _written(document: Document, job: Job) -> str:
+    """The text as it is judged: written cleanly, without the lines that are taken out."""
+    text = normalise(document.text, job.settings.normalise)
+    for clean in _cleaners(job):
+        text = clean(Page(document._replace(text=text)))
+    return text
 
 
 class _Sifter:
@@ -186,9 +194,7 @@ class _Sifter:
             tally.show(found.drop.reason, found.id, found.drop.value, "")
             return {}, (READ, found.drop)
         tally.read += (1, _bytes(found.text), 0)
-        text = normalise(found.text, self.job.settings.normalise)
-        for clean in _cleaners(self.job):
-            text = clean(Page(found._replace(text=text)))
+        text = _written(found, self.job)
         size = Size(1, _bytes(text), self.job.count_tokens(text))
         tally.normalised += size
         metadata = dict(found.metadata)

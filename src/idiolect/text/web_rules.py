@@ -19,8 +19,9 @@ ENDS = (".", "!", "?", '"', "'", "”", "’", "»", "。", "！", "？", "」",
 ELLIPSES = ("...", "…")
 CITATION = re.compile(r"\[(?:\d*|edit|citation needed)\]")
 POLICIES = re.compile("terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies")
-SENTENCE = re.compile(r"""[.!?。！？؟۔।]+["'”’»)\]]*(?=\s|$)|[。！？]""")
-"""The end of a sentence: ideographic marks need no space after them."""
+SENTENCE = re.compile(r"""(?<![.!?؟۔।])[.!?؟۔।]++["'”’»)\]]*+(?=\s|$)|[。！？]""")
+"""The end of a sentence: ideographic marks need no space after them. A row of points is looked at once, from its first
+on, as a page may have a million of them."""
 FILLER = "lorem ipsum"
 NO_LETTER = re.compile(r"[\W\d_]+")
 
