@@ -1,7 +1,7 @@
-"""Web pages: how many a second become text in the child that reads them, beside the library called directly.
+"""Web pages: how many a second become text in the child that reads them, and how many in this process.
 
-python -m benchmarks.curating_pages ARCHIVE idiolect      the documents of a WARC file, as curation reads them
-python -m benchmarks.curating_pages ARCHIVE resiliparse   the same records and pages, read in this process
+python -m benchmarks.curating_pages ARCHIVE child    the documents of a WARC file, as curation reads them
+python -m benchmarks.curating_pages ARCHIVE here     the same, in this process, which a page may hang or crash
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from benchmarks import measure
 from benchmarks.curating_filters import MENU, prose
 from benchmarks.curating_near import ONE_CORE
 from benchmarks.suite import Suite
+from idiolect.text import html
 from idiolect.text.raw import raw_documents
 from idiolect.text.settings import ReadingSettings
 from idiolect.text.stream import chunks
@@ -25,7 +26,7 @@ from idiolect.text.web import Payload, payload
 
 PAGES = 2_000
 AT_LEAST = 0.83
-"""Of the library's own speed: a child may cost a fifth."""
+"""Of the speed in this process: a child may cost a fifth."""
 LARGEST = ReadingSettings().largest
 
 
@@ -58,7 +59,7 @@ def archive(texts: Sequence[str], path: Path) -> float:
 
 def read(path: Path, side: str) -> dict[str, object]:
     """The pages of an archive as text, and how many a second."""
-    if side == "idiolect":
+    if side == "child":
         found: Iterator[str] = (one.text for one in raw_documents(path, ReadingSettings()))  # type: ignore[union-attr]
     else:
         found = directly(path)
@@ -69,16 +70,12 @@ def read(path: Path, side: str) -> dict[str, object]:
 
 
 def directly(path: Path) -> Iterator[str]:
-    """The main content of each page, by the library in this process."""
-    from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
-
+    """The main content of each page, read in this process."""
     for record in records(chunks(path), LARGEST):
         assert isinstance(record, Record)
         held = payload(record, LARGEST)
         assert isinstance(held, Payload)
-        tree = HTMLTree.parse(held.data.decode("utf-8"))
-        yield extract_plain_text(tree, main_content=True, alt_texts=False, list_bullets=True)
+        yield html.page(held.data, held.charset, True)[0]
 
 
 def claim(suite: Suite) -> Iterator[measure.Claim]:
@@ -87,18 +84,18 @@ def claim(suite: Suite) -> Iterator[measure.Claim]:
     mean = archive(prose(suite, 3 * PAGES), path)
     sides: dict[str, measure.Side] = {
         name: lambda name=name: measure.run(suite.child("curating_pages", path, name), env=ONE_CORE)  # type: ignore[misc]
-        for name in ("idiolect", "resiliparse")
+        for name in ("child", "here")
     }
     turns = measure.in_turn(sides, suite.rounds)
     one, other = (turns.samples[name][0].result["characters"] for name in sides)
     assert one == other, "they do not read the same text"
     yield measure.compare(
         turns,
-        "idiolect",
-        "resiliparse",
+        "child",
+        "here",
         name=f"web pages of {mean / 1000:.0f} kB as text, one core",
         at_least=AT_LEAST,
-        peer_name="resiliparse in the same process",
+        peer_name="the same in one process",
         key="rate",
         unit="pages/s",
     )
@@ -112,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Reads an archive one way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path)
-    parser.add_argument("side", choices=["idiolect", "resiliparse"])
+    parser.add_argument("side", choices=["child", "here"])
     asked = parser.parse_args(arguments)
     print(json.dumps(read(asked.archive, asked.side)))
 
