@@ -114,8 +114,8 @@ def claim(suite: Suite) -> Iterator[measure.Claim]:
             reached=worst.reached,
             table=table,
             note=f"{DOCUMENTS:,} documents each, in memory, the words of each found anew for each filter. The rates "
-            f"are those of {MIXED}. Which is decided otherwise lies at a threshold, mostly that of 80% words with "
-            "letters, which a word more or less decides.",
+            f"are those of {MIXED}. What the quality filters decide otherwise, they do by the share of words with "
+            "letters, which many texts have near the threshold of 80%.",
             details={"alike": alike},
         )
 
