@@ -63,11 +63,8 @@ def page(data: bytes, charset: str, main: bool) -> tuple[str, dict[str, Any]]:
     found: dict[str, Any] = {"lost": lost}
     for name, places in SAID.items():
         for word, selector, attribute in places:
-            element = (
-                document.query_selector(selector)
-                if word in (seen if selector.startswith(("a", "time")) else head)
-                else None
-            )
+            there = word in (seen if selector.startswith(("a", "time")) else head)
+            element = document.query_selector(selector) if there else None
             value = (element.getattr(attribute) or "").strip() if element else ""
             if 0 < len(value) <= LONGEST:
                 found[name] = value
