@@ -193,6 +193,11 @@ def test_unknown_filters_are_named_with_the_nearest(tmp_path):
         api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", overrides=['curate.filters=["gopher_qualty"]'])
 
 
+def test_as_many_processes_as_there_can_be(tmp_path):
+    with pytest.raises(UserError, match="0 processes"):
+        api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", workers=0)
+
+
 def test_require_licence(tmp_path):
     found = api.curate(
         [heap(tmp_path / "heap")], tmp_path / "corpus", overrides=["curate.consent.require_licence=true"], workers=1

@@ -72,6 +72,8 @@ def curate(
     drop before its flags were seen by slice; exit 3 when another process is at it; exit 75 when a signal stopped it.
     """
     began = time.monotonic()
+    if workers is not None and workers < 1:
+        raise UserError(f"{workers} processes do no work", "give --workers a number from 1 on, or leave it out")
     for name in settings.filters:
         if name not in FILTERS:
             raise UserError(f"there is no filter {name}{nearest(name, FILTERS)}", f"choose of: {', '.join(FILTERS)}")
