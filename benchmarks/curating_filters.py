@@ -19,12 +19,12 @@ from pathlib import Path
 from benchmarks import measure
 from benchmarks.curating_near import ONE_CORE, cut, documents
 from benchmarks.suite import Suite
-from idiolect.text import learnt
-from idiolect.text.classifier import auc, train
+from idiolect.text.curation.normalise import normalise
 from idiolect.text.document import Document
-from idiolect.text.filters import FILTERS, Resources
-from idiolect.text.normalise import normalise
-from idiolect.text.page import Page
+from idiolect.text.filtering import learnt
+from idiolect.text.filtering.classifier import auc, train
+from idiolect.text.filtering.filters import FILTERS, Resources
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import ClassifierSettings, CurateSettings, NormaliseSettings, QualitySettings
 
 DOCUMENTS = 2_000

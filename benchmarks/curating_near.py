@@ -19,8 +19,8 @@ from pathlib import Path
 
 from benchmarks import measure
 from benchmarks.suite import Suite
-from idiolect.text import deduplicate
-from idiolect.text.keys import KeyWriter
+from idiolect.text.duplicates import deduplicate
+from idiolect.text.duplicates.keys import KeyWriter
 from idiolect.text.settings import CurateSettings, NearSettings
 
 DOCUMENTS = 4_000

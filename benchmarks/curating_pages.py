@@ -17,12 +17,12 @@ from benchmarks import measure
 from benchmarks.curating_filters import MENU, prose
 from benchmarks.curating_near import ONE_CORE
 from benchmarks.suite import Suite
-from idiolect.text import html
-from idiolect.text.raw import raw_documents
+from idiolect.text.reading import html
+from idiolect.text.reading.raw import raw_documents
+from idiolect.text.reading.warc import Record, records
+from idiolect.text.reading.web import Payload, payload
 from idiolect.text.settings import ReadingSettings
 from idiolect.text.stream import chunks
-from idiolect.text.warc import Record, records
-from idiolect.text.web import Payload, payload
 
 PAGES = 2_000
 AT_LEAST = 0.83

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.curating_near import ONE_CORE, cut
 from benchmarks.suite import Suite
-from idiolect.text.privacy import KINDS, Labelled, Redactor, evaluate
+from idiolect.text.personal.privacy import KINDS, Labelled, Redactor, evaluate
 from idiolect.text.settings import PrivacySettings
 
 RECALL, PRECISION, SPEED = 0.98, 0.95, 5000

@@ -13,7 +13,7 @@ import zstandard
 
 from idiolect import api
 from idiolect.text.document import Document
-from idiolect.text.raw import raw_documents, raw_files
+from idiolect.text.reading.raw import raw_documents, raw_files
 from idiolect.text.settings import ReadingSettings
 
 TEXT = "The wheel of the patent turns 7 times; der Zähler zählt."
@@ -52,7 +52,7 @@ def test_DC1_text_of_every_kind_is_read(tmp_path: Path) -> None:
 READ = """
 import resource, sys
 from pathlib import Path
-from idiolect.text.raw import raw_documents
+from idiolect.text.reading.raw import raw_documents
 from idiolect.text.settings import ReadingSettings
 settings = ReadingSettings(document="paragraph")
 found = lambda: sum(len(one.text) for one in raw_documents(Path(sys.argv[1]), settings))

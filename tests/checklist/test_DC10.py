@@ -9,11 +9,11 @@ import re
 
 import pytest
 
-from idiolect.text.curate import curate
-from idiolect.text.decontaminate import Overlap
+from idiolect.text.curation.curate import curate
 from idiolect.text.document import Document
-from idiolect.text.filters import FILTERS, Resources
-from idiolect.text.page import Page
+from idiolect.text.filtering.decontaminate import Overlap
+from idiolect.text.filtering.filters import FILTERS, Resources
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import CurateSettings
 
 WORDS = [

@@ -10,8 +10,8 @@ import unicodedata
 import numpy as np
 import pytest
 
-from idiolect.text import deduplicate
-from idiolect.text.keys import KeyWriter
+from idiolect.text.duplicates import deduplicate
+from idiolect.text.duplicates.keys import KeyWriter
 from idiolect.text.settings import CurateSettings
 
 TASKS = 7

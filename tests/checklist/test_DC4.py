@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from idiolect import api
-from idiolect.text.privacy import KINDS, Redactor, evaluate
+from idiolect.text.personal.privacy import KINDS, Redactor, evaluate
 from idiolect.text.read import read
 from idiolect.text.settings import PrivacySettings
 

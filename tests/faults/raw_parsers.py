@@ -11,9 +11,9 @@ from malformed import NUMBERS, mutated_bytes, mutated_json, mutated_lines
 from parsing import TEXTS, Parser
 
 from idiolect.errors import UserError
+from idiolect.text.curation.normalise import normalise
 from idiolect.text.document import Document
-from idiolect.text.normalise import normalise
-from idiolect.text.raw import raw_documents
+from idiolect.text.reading.raw import raw_documents
 from idiolect.text.settings import NormaliseSettings, ReadingSettings
 
 SETTINGS = ReadingSettings(deadline=1, max_bad=0.5)

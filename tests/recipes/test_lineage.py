@@ -12,7 +12,7 @@ from idiolect.interop import folder
 from idiolect.recipes import library, load, passports, pretrain, tasks
 from idiolect.runs import Run
 from idiolect.text import passport
-from idiolect.text.identity import identity
+from idiolect.text.curation.identity import identity
 from idiolect.text.passport import Passport, Section
 
 

@@ -17,7 +17,7 @@ from pydoc_data.topics import topics
 import phonenumbers
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
-from idiolect.text.privacy import Labelled, Span
+from idiolect.text.personal.privacy import Labelled, Span
 
 DIGITS, UPPER, LOWER, WORD = string.digits, string.ascii_uppercase, string.ascii_lowercase, string.ascii_letters
 EACH = 200

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from idiolect.text.addresses import canonical
+from idiolect.text.duplicates.addresses import canonical
 
 PAGE = "https://example.org/a/b?id=7&page=2"
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idiolect.errors import UserError
-from idiolect.text import classifier
-from idiolect.text.classifier import Classifier, auc, draw, passages, train, vector
+from idiolect.text.filtering import classifier
+from idiolect.text.filtering.classifier import Classifier, auc, draw, passages, train, vector
 from idiolect.text.settings import ClassifierSettings
 
 SETTINGS = ClassifierSettings(bits=16, characters=2000)

@@ -3,10 +3,10 @@
 import pytest
 
 from idiolect.errors import UserError
-from idiolect.text import consent, licences
 from idiolect.text.document import Document
-from idiolect.text.filters import FILTERS, Resources
-from idiolect.text.page import Page
+from idiolect.text.filtering import consent, licences
+from idiolect.text.filtering.filters import FILTERS, Resources
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import ConsentSettings, CurateSettings
 
 

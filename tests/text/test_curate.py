@@ -14,7 +14,7 @@ import pytest
 
 from idiolect import api
 from idiolect.errors import Exit, UserError
-from idiolect.text import curate as curating
+from idiolect.text.curation import curate as curating
 from idiolect.text.read import read
 
 WORDS = ["time", "way", "year", "work", "day", "part", "case", "group", "place", "point", "fact", "hand"]

@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from idiolect.errors import UserError
-from idiolect.text.decontaminate import Overlap, evaluation_sets, short_names
 from idiolect.text.document import Document, Drop
-from idiolect.text.filters import FILTERS, Resources
-from idiolect.text.page import Page
+from idiolect.text.filtering.decontaminate import Overlap, evaluation_sets, short_names
+from idiolect.text.filtering.filters import FILTERS, Resources
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import CurateSettings, DecontaminateSettings
 
 WORDS = [

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from idiolect.errors import UserError
-from idiolect.text import deduplicate, minhash
-from idiolect.text.deduplicate import REASONS
-from idiolect.text.keys import KeyWriter
-from idiolect.text.near import similarities
+from idiolect.text.duplicates import deduplicate, minhash
+from idiolect.text.duplicates.deduplicate import REASONS
+from idiolect.text.duplicates.keys import KeyWriter
+from idiolect.text.duplicates.near import similarities
 from idiolect.text.settings import CurateSettings
 
 ALL = CurateSettings().model_copy(update={"lines": CurateSettings().lines.model_copy(update={"drop": True})})
@@ -180,8 +180,8 @@ def test_ranges_and_windows_decide_what_one_range_does(tmp_path, planted, monkey
         (tmp_path / folder).mkdir()
     whole = decided(tmp_path / "one", lines, ALL, cuts=[300])
     for name, size in (("keys.RUN", 101), ("keyranges.AT_ONCE", 211), ("deduplicate.LINES_AT_ONCE", 307)):
-        monkeypatch.setattr(f"idiolect.text.{name}", size)
-    monkeypatch.setattr("idiolect.text.near.DOCUMENTS_AT_ONCE", 13)
+        monkeypatch.setattr(f"idiolect.text.duplicates.{name}", size)
+    monkeypatch.setattr("idiolect.text.duplicates.near.DOCUMENTS_AT_ONCE", 13)
     assert decided(tmp_path / "many", lines, ALL, cuts=[300]) == whole
     assert len(whole[1]) > 300
 
@@ -199,7 +199,7 @@ def test_a_template_on_many_pages_hides_no_duplicates(tmp_path):
 
 def test_one_document_many_times_is_met_part_by_part(tmp_path, monkeypatch):
     """Its bands have more rows than are read at once, so all later parts meet the first document of the first."""
-    monkeypatch.setattr("idiolect.text.keyranges.AT_ONCE", 53)
+    monkeypatch.setattr("idiolect.text.duplicates.keyranges.AT_ONCE", 53)
     rng = random.Random(5)
     first, other = random_text(rng, 150), random_text(rng, 150)
     documents = [(f"{first} copy {number}", None) for number in range(300)]

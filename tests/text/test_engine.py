@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from idiolect.errors import UserError
-from idiolect.text.engine import ENGINES, each
+from idiolect.text.curation.engine import ENGINES, each
 
 
 def square(task):
@@ -80,7 +80,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path):
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_engine
 from functools import partial
-from idiolect.text.engine import each
+from idiolect.text.curation.engine import each
 if __name__ == "__main__":
     list(each(partial(test_engine.sleeps, {str(tmp_path)!r}), range(2), workers=2))
 """

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.text import filters, web_rules
 from idiolect.text.document import Document, Drop
-from idiolect.text.filters import CLEANERS, FILTERS, LEARN, Resources
-from idiolect.text.page import Page
+from idiolect.text.filtering import filters, web_rules
+from idiolect.text.filtering.filters import CLEANERS, FILTERS, LEARN, Resources
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import C4Settings, CurateSettings, LengthSettings
 
 ANY = st.one_of(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.text import gopher
 from idiolect.text.document import Document, Drop
-from idiolect.text.page import Page
+from idiolect.text.filtering import gopher
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import GopherQualitySettings, GopherRepetitionSettings
 
 FILLER = ["".join(letters) for letters in product("bcdfg", repeat=3)]

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from idiolect.text.identity import ID, identity
+from idiolect.text.curation.identity import ID, identity
 
 
 def test_the_id_is_that_of_the_address_and_the_text():

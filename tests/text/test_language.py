@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from idiolect.text import filters, language
 from idiolect.text.document import Document, Drop
-from idiolect.text.language import code, language_of
-from idiolect.text.page import Page
+from idiolect.text.filtering import filters, language
+from idiolect.text.filtering.language import code, language_of
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import LanguageSettings
 
 TEXTS = {

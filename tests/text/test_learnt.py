@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idiolect.errors import UserError
-from idiolect.text.classifier import passages
+from idiolect.text.curation.sift import Job, Part, sample
 from idiolect.text.document import Document, Drop
-from idiolect.text.filters import FILTERS, LEARN, NEED_SLICES, Resources
-from idiolect.text.learnt import Listed
-from idiolect.text.page import Filter, Page
+from idiolect.text.filtering.classifier import passages
+from idiolect.text.filtering.filters import FILTERS, LEARN, NEED_SLICES, Resources
+from idiolect.text.filtering.learnt import Listed
+from idiolect.text.filtering.page import Filter, Page
 from idiolect.text.settings import CurateSettings
-from idiolect.text.sift import Job, Part, sample
 
 SMALL = {"bits": 12, "epochs": 3, "passages": 500}
 NOUNS = ("river", "house", "garden", "letter", "winter", "window", "mountain")

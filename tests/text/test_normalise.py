@@ -10,7 +10,7 @@ from ftfy.badness import MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idiolect.text.normalise import _mender, normalise, repaired
+from idiolect.text.curation.normalise import _mender, normalise, repaired
 from idiolect.text.settings import NormaliseSettings
 
 ALL = NormaliseSettings()

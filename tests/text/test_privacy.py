@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from idiolect import config
 from idiolect.errors import UserError
-from idiolect.text import checkdigits, detectors
-from idiolect.text.privacy import KINDS, Labelled, Redactor, Score, Span, evaluate
+from idiolect.text.personal import checkdigits, detectors
+from idiolect.text.personal.privacy import KINDS, Labelled, Redactor, Score, Span, evaluate
 from idiolect.text.settings import PrivacySettings
 
 pytest.importorskip("phonenumbers")

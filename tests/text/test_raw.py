@@ -15,7 +15,7 @@ import zstandard
 
 from idiolect.errors import UserError
 from idiolect.text.document import Document
-from idiolect.text.raw import Unread, raw_documents, raw_files, stretches
+from idiolect.text.reading.raw import Unread, raw_documents, raw_files, stretches
 from idiolect.text.settings import ReadingSettings
 
 PAGE = b"""<!DOCTYPE html><html lang="en-GB"><head><title>A page</title>

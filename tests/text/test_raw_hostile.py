@@ -20,9 +20,9 @@ import pytest
 import zstandard
 
 from idiolect.errors import UserError
-from idiolect.text.child import child
 from idiolect.text.document import Document, Drop
-from idiolect.text.raw import Unread, judge, raw_documents
+from idiolect.text.reading.child import child
+from idiolect.text.reading.raw import Unread, judge, raw_documents
 from idiolect.text.settings import ReadingSettings
 
 ROW = b'{"text": "row"}\n'
@@ -368,7 +368,7 @@ def test_a_reader_that_crashes_costs_the_page_it_was_at(tmp_path: Path) -> None:
 def test_a_reader_dies_with_who_asked_it() -> None:
     code = """
 import os, signal
-from idiolect.text.child import child
+from idiolect.text.reading.child import child
 child().ask("page", {"charset": "", "main": True}, b"<p>x", 9)
 print(child().process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.text.robots import Robots, comparable, matches, reserved_by_file, reserves
+from idiolect.text.filtering.robots import Robots, comparable, matches, reserved_by_file, reserves
 
 SIMPLE = """\
 User-Agent: *

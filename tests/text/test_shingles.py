@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.text import shingles
-from idiolect.text.shingles import BATCH
+from idiolect.text.duplicates import shingles
+from idiolect.text.duplicates.shingles import BATCH
 
 TEXTS = [
     "Hello, world! hello WORLD (don't)",
@@ -72,7 +72,7 @@ def test_a_long_text_gives_what_its_words_give():
 
 def test_hashes_are_the_same_in_another_process():
     text = "Der Fuchs läuft über 13 Hügel 語"
-    code = f"from idiolect.text import shingles; print(shingles.word_hashes([{text!r}])[0].tolist())"
+    code = f"from idiolect.text.duplicates import shingles; print(shingles.word_hashes([{text!r}])[0].tolist())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.strip() == str(shingles.word_hashes([text])[0].tolist())
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idiolect.text.slices import rates, wilson
+from idiolect.text.filtering.slices import rates, wilson
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from idiolect.text import web_rules
 from idiolect.text.document import Document, Drop
-from idiolect.text.page import Page
+from idiolect.text.filtering import web_rules
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import C4Settings, FineWebSettings, SymbolSettings
 
 

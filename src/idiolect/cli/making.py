@@ -9,7 +9,7 @@ from typing import Annotated
 from idiolect import api
 from idiolect.cli import show
 from idiolect.cli.options import Flat, Json, Out
-from idiolect.text.engine import Engine
+from idiolect.text.curation.engine import Engine
 from idiolect.tokens.settings import TokenizerSettings
 
 

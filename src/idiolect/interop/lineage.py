@@ -11,8 +11,8 @@ from idiolect import files
 from idiolect.errors import UserError
 from idiolect.interop import folder, foreign
 from idiolect.text import passport
-from idiolect.text.addresses import canonical
-from idiolect.text.consent import Removed
+from idiolect.text.duplicates.addresses import canonical
+from idiolect.text.filtering.consent import Removed
 from idiolect.text.passport import Passport, Section
 
 EXAMPLES = 5

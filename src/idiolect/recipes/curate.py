@@ -11,9 +11,9 @@ from typing import Any
 from idiolect import config
 from idiolect.errors import UserError
 from idiolect.recipes import load
-from idiolect.text.curate import count_words
-from idiolect.text.curate import curate as make
-from idiolect.text.engine import Engine
+from idiolect.text.curation.curate import count_words
+from idiolect.text.curation.curate import curate as make
+from idiolect.text.curation.engine import Engine
 from idiolect.text.settings import Curation
 
 
@@ -78,7 +78,7 @@ def curate(
     engine: Engine = "local",
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Makes a corpus of files and folders; see `idiolect.text.curate.curate` for what it returns and raises."""
+    """Makes a corpus of files and folders; see `text.curation.curate.curate` for what it returns and raises."""
     settings = load_curation(recipe, overrides).curate
     return make(
         inputs,

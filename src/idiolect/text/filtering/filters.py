@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from idiolect.text import consent, decontaminate, gopher, learnt, web_rules
 from idiolect.text.document import Drop
-from idiolect.text.page import Cleaner, Filter, Page
+from idiolect.text.filtering import consent, decontaminate, gopher, learnt, web_rules
+from idiolect.text.filtering.page import Cleaner, Filter, Page
 from idiolect.text.settings import CurateSettings, LanguageSettings, LengthSettings
 
 

@@ -2,8 +2,8 @@
 
 Levels, in this order: address, text, near duplicates, lines. Of equal documents the first is kept; a document that
 one level drops is no reason to drop another. The decision depends on the documents and their order alone, not on how
-they were cut into tasks. Keys are read from disk in ranges (see `idiolect.text.keys`), so memory does not grow with
-the corpus, but for a few bytes a document in mapped files.
+they were cut into tasks. Keys are read from disk in ranges (see `duplicates.keys`), so
+memory does not grow with the corpus, but for a few bytes a document in mapped files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.text import keys, near
-from idiolect.text.keyranges import KeyRanges
-from idiolect.text.partitions import Scatter
+from idiolect.text.duplicates import keys, near
+from idiolect.text.duplicates.keyranges import KeyRanges
+from idiolect.text.duplicates.partitions import Scatter
 from idiolect.text.settings import CurateSettings
 
 REASONS = ("", "duplicate address", "duplicate text", "near duplicate")

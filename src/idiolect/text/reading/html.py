@@ -1,12 +1,12 @@
-"""The text of a web page, and what the page says of itself. Runs in a child (text/child.py): pages are hostile."""
+"""The text of a web page, and what the page says of itself. Runs in a child (child.py): pages are hostile."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from idiolect.text.encoding import decoded, mark
-from idiolect.text.robots import reserves
+from idiolect.text.filtering.robots import reserves
+from idiolect.text.reading.encoding import decoded, mark
 
 CHARSET = re.compile(rb"<meta[^>]{1,200}charset\s*=\s*[\"']?\s*([\w.:+-]{1,40})", re.ASCII | re.IGNORECASE)
 HEAD = 4096

@@ -19,8 +19,8 @@ import numpy as np
 
 from idiolect import files, seeds
 from idiolect.errors import UserError
-from idiolect.text.language import sample
-from idiolect.text.page import PIECES
+from idiolect.text.filtering.language import sample
+from idiolect.text.filtering.page import PIECES
 from idiolect.text.settings import ClassifierSettings
 
 WEIGHTS, ABOUT = "weights.npy", "classifier.json"

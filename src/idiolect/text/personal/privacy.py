@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from idiolect.errors import UserError
-from idiolect.text import detectors
-from idiolect.text.detectors import Detector, Spans, Stretch
-from idiolect.text.phones import Phones
+from idiolect.text.personal import detectors
+from idiolect.text.personal.detectors import Detector, Spans, Stretch
+from idiolect.text.personal.phones import Phones
 from idiolect.text.settings import PrivacySettings
 
 KINDS: dict[str, Callable[[PrivacySettings], Detector]] = {

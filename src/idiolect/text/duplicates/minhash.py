@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect import seeds
-from idiolect.text.shingles import Counts, Hashes, stirred
+from idiolect.text.duplicates.shingles import Counts, Hashes, stirred
 
 SEED = 1
 """Of the permutations; keys of one curation are never compared with those of another."""

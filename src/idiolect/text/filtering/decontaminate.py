@@ -3,7 +3,7 @@
 After appendix C of the GPT-3 paper (Brown et al. 2020, arXiv 2005.14165): an example and a document overlap when they
 share a sequence of 13 words, in small letters and without punctuation; an example of fewer words, but at least 8, must
 be in the document as a whole. There, a document lost 200 characters on both sides of an overlap and documents that
-overlapped often were dropped; here, a document with an overlap is dropped. Words are those of `idiolect.text.shingles`.
+overlapped often were dropped; here, a document with an overlap is dropped. Words are those of `duplicates.shingles`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect.errors import UserError
-from idiolect.text import read, shingles
+from idiolect.text import read
 from idiolect.text.document import Drop
-from idiolect.text.page import Filter, Page
+from idiolect.text.duplicates import shingles
+from idiolect.text.filtering.page import Filter, Page
 from idiolect.text.settings import CurateSettings, DecontaminateSettings
 
 BEGINNING = 22

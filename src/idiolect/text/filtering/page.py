@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 from idiolect.text.document import Document, Drop
-from idiolect.text.language import language_of
+from idiolect.text.filtering.language import language_of
 
 PARAGRAPHS = re.compile(r"\n{2,}")
 LETTER = r"[^\W\d_]"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from idiolect.errors import UserError
-from idiolect.text import licences, robots
-from idiolect.text.addresses import canonical
 from idiolect.text.document import Drop
-from idiolect.text.page import Filter, Page
-from idiolect.text.robots import Robots
+from idiolect.text.duplicates.addresses import canonical
+from idiolect.text.filtering import licences, robots
+from idiolect.text.filtering.page import Filter, Page
+from idiolect.text.filtering.robots import Robots
 from idiolect.text.settings import ConsentSettings
 
 HOSTS = 4096

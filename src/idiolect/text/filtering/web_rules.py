@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from idiolect.text.document import Drop
-from idiolect.text.gopher import repeated
-from idiolect.text.page import Page
+from idiolect.text.filtering.gopher import repeated
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import C4Settings, FineWebSettings, SymbolSettings
 
 ENDS = (".", "!", "?", '"', "'", "”", "’", "»", "。", "！", "？", "」", "؟", "۔", "।")

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idiolect import files
-from idiolect.text import addresses, minhash, shingles
+from idiolect.text.duplicates import addresses, minhash, shingles
 from idiolect.text.settings import CurateSettings
 
 Rows = NDArray[np.uint64]

@@ -15,10 +15,10 @@ from typing import Any
 
 from idiolect import files, seeds
 from idiolect.errors import UserError
-from idiolect.text.classifier import Classifier, draw, train
 from idiolect.text.document import Drop
 from idiolect.text.examples import Examples
-from idiolect.text.page import Filter, Page
+from idiolect.text.filtering.classifier import Classifier, draw, train
+from idiolect.text.filtering.page import Filter, Page
 from idiolect.text.read import read
 from idiolect.text.settings import CurateSettings, QualitySettings, ToxicitySettings
 from idiolect.text.stream import decoded, lines

@@ -137,14 +137,14 @@ def _answer(pipe: int, until: float) -> Frame:
 
 
 def _page(body: bytes, charset: str, main: bool) -> Iterator[Frame]:
-    from idiolect.text.html import page
+    from idiolect.text.reading.html import page
 
     text, found = page(body, charset, main)
     yield found, text.encode("utf-8", "replace")
 
 
 def _decode(body: bytes, charset: str) -> Iterator[Frame]:
-    from idiolect.text.encoding import decoded
+    from idiolect.text.reading.encoding import decoded
 
     text, share = decoded(body, charset)
     yield {"lost": share}, text.encode("utf-8", "replace")

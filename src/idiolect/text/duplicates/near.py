@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idiolect.text import keys
-from idiolect.text.keyranges import KeyRanges
-from idiolect.text.partitions import Scatter
+from idiolect.text.duplicates import keys
+from idiolect.text.duplicates.keyranges import KeyRanges
+from idiolect.text.duplicates.partitions import Scatter
 from idiolect.text.settings import NearSettings
 
 FIRST, BEFORE = 4, 8

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from idiolect.text import checkdigits
+from idiolect.text.personal import checkdigits
 
 Spans = Iterator[tuple[int, int]]
 """(start, end) of each find, not in any order."""

@@ -19,20 +19,20 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from idiolect import files
-from idiolect.text.decontaminate import Overlap
-from idiolect.text.deduplicate import REASONS, decisions, place, without_lines
+from idiolect.text.curation.identity import ID, identity
+from idiolect.text.curation.normalise import normalise
+from idiolect.text.curation.tally import Size, Tally
 from idiolect.text.document import Document, Drop
-from idiolect.text.filters import CLEANERS, FILTERS, Resources
-from idiolect.text.identity import ID, identity
-from idiolect.text.keys import KeyWriter
-from idiolect.text.licences import normal
-from idiolect.text.normalise import normalise
-from idiolect.text.page import Cleaner, Filter, Page
-from idiolect.text.privacy import Redactor
-from idiolect.text.raw import BLANK, Unread, raw_documents
+from idiolect.text.duplicates.deduplicate import REASONS, decisions, place, without_lines
+from idiolect.text.duplicates.keys import KeyWriter
+from idiolect.text.filtering.decontaminate import Overlap
+from idiolect.text.filtering.filters import CLEANERS, FILTERS, Resources
+from idiolect.text.filtering.licences import normal
+from idiolect.text.filtering.page import Cleaner, Filter, Page
+from idiolect.text.personal.privacy import Redactor
 from idiolect.text.read import DROPPED, DUCKDB, KEPT
+from idiolect.text.reading.raw import BLANK, Unread, raw_documents
 from idiolect.text.settings import CurateSettings
-from idiolect.text.tally import Size, Tally
 
 READ, CLEAN, LINES = "reading", "empty", "lines"
 """Steps that drop documents besides the filters and the levels of duplicates."""

@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from idiolect.errors import UserError, missing_extra
-from idiolect.text.archives import BadMember, tar_members, zip_members
-from idiolect.text.child import Child, Lost, child
 from idiolect.text.document import Document, Drop
-from idiolect.text.encoding import mark, unmarked
 from idiolect.text.examples import COLUMNS, columns
-from idiolect.text.language import code
+from idiolect.text.filtering.language import code
 from idiolect.text.read import BAD_AT_ONCE, PACKED, PLAIN, files_of, json_value, kind_of, problem
+from idiolect.text.reading.archives import BadMember, tar_members, zip_members
+from idiolect.text.reading.child import Child, Lost, child
+from idiolect.text.reading.encoding import mark, unmarked
+from idiolect.text.reading.warc import BadRecord, records
+from idiolect.text.reading.web import TYPES, Payload, payload
 from idiolect.text.settings import ReadingSettings
 from idiolect.text.stream import Bomb, Damaged, chunks
-from idiolect.text.warc import BadRecord, records
-from idiolect.text.web import TYPES, Payload, payload
 
 ARCHIVES = (".zip", ".tar", ".tgz")
 PAGES = (".html", ".htm", ".xhtml")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from idiolect import files
 from idiolect.errors import UserError
-from idiolect.text import keys
+from idiolect.text.duplicates import keys
 from idiolect.text.settings import CurateSettings
 
 AT_ONCE = 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from idiolect.text.addresses import canonical
+from idiolect.text.duplicates.addresses import canonical
 
 ID = 32
 """Characters of an id: hexadecimal digits of 128 bits, of which a billion documents share one by chance in 10^20."""

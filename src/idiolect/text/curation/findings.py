@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idiolect.report import Report
+from idiolect.text.curation.sift import steps
+from idiolect.text.curation.tally import CLEANLY, Tally
+from idiolect.text.filtering.slices import rates
 from idiolect.text.settings import CurateSettings
-from idiolect.text.sift import steps
-from idiolect.text.slices import rates
-from idiolect.text.tally import CLEANLY, Tally
 
 FIGURES = ("documents_in", "documents_out", "bytes_in", "bytes_out", "dropped", "redacted")
 """What a curation prints."""

@@ -7,8 +7,8 @@ import zlib
 from typing import NamedTuple
 
 from idiolect.text.document import Drop
-from idiolect.text.robots import reserves
-from idiolect.text.warc import Record, fields
+from idiolect.text.filtering.robots import reserves
+from idiolect.text.reading.warc import Record, fields
 
 TYPES = ("response", "resource", "conversion")
 """The records that hold a page; others say how it was got."""

@@ -8,7 +8,7 @@ from itertools import compress
 from typing import Any
 
 from idiolect.text.document import Drop
-from idiolect.text.page import Page
+from idiolect.text.filtering.page import Page
 from idiolect.text.settings import GopherQualitySettings, GopherRepetitionSettings
 
 BULLETS = ("•", "‣", "▶", "■", "□", "-")

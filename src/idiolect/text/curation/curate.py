@@ -27,16 +27,16 @@ import idiolect
 from idiolect import config, files
 from idiolect.errors import Exit, UserError, nearest
 from idiolect.runs import Run
-from idiolect.text import findings
-from idiolect.text.decontaminate import Overlap
-from idiolect.text.deduplicate import decide
-from idiolect.text.engine import Engine, each
-from idiolect.text.filters import FILTERS, LEARN, NEED_SLICES, Resources
-from idiolect.text.raw import judge, raw_files, stretches
+from idiolect.text.curation import findings
+from idiolect.text.curation.engine import Engine, each
+from idiolect.text.curation.sift import KEYS, LEARNT, OVERLAP, ROWS_READ, TALLY, Job, Part, sample, settle, sift
+from idiolect.text.curation.tally import Tally
+from idiolect.text.duplicates.deduplicate import decide
+from idiolect.text.filtering.decontaminate import Overlap
+from idiolect.text.filtering.filters import FILTERS, LEARN, NEED_SLICES, Resources
 from idiolect.text.read import CORPUS, DROPPED, KEPT
+from idiolect.text.reading.raw import judge, raw_files, stretches
 from idiolect.text.settings import CurateSettings
-from idiolect.text.sift import KEYS, LEARNT, OVERLAP, ROWS_READ, TALLY, Job, Part, sample, settle, sift
-from idiolect.text.tally import Tally
 
 PART_BYTES = 32 << 20
 """Bytes of input that are worked on together; a larger file that cannot be cut is a part of its own."""
@@ -160,7 +160,7 @@ def _key(parts: Sequence[Part], settings: CurateSettings, about: str) -> str:
         for inside in [Path(named), *sorted(Path(named).rglob("*"))]:
             file = os.stat(inside)
             digest.update(f"{inside} {file.st_size} {file.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    for module in sorted(Path(__file__).parent.glob("*.py")):
+    for module in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(module.read_bytes())
     for given in (path for part in parts for _, path, *_ in part.stretches):
         file = os.stat(given)

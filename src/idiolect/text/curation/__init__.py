@@ -1,0 +1,1 @@
+"""From a heap of files to a corpus: the steps, the processes, the report."""

@@ -1,0 +1,1 @@
+"""What is the same, or nearly, as what came before."""
