@@ -44,9 +44,9 @@ def heap(folder, extra=()):
     planted = [
         {"url": PLANTED["url"], "text": prose(101), "licence": "CC-BY-4.0"},
         {"url": "http://other.example/", "text": PLANTED["text"]},
-        {"url": None, "text": PLANTED["near"]},
+        {"url": "http://[half", "text": PLANTED["near"]},
         {"url": None, "text": PLANTED["empty"]},
-        {"url": None, "text": PLANTED["mail"]},
+        {"url": "http://[half a bracket", "text": PLANTED["mail"]},
         *extra,
     ]
     (folder / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in planted))

@@ -16,13 +16,13 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from idiolect import files
 from idiolect.text.curation.identity import ID, identity
 from idiolect.text.curation.normalise import normalise
 from idiolect.text.curation.tally import Size, Tally
 from idiolect.text.document import Document, Drop
+from idiolect.text.duplicates.addresses import host
 from idiolect.text.duplicates.deduplicate import REASONS, decisions, place, without_lines
 from idiolect.text.duplicates.keys import KeyWriter
 from idiolect.text.filtering.decontaminate import Overlap
@@ -283,9 +283,8 @@ def _settled(
         tally.lines += len(lines)
         size = Size(1, _bytes(text), job.count_tokens(text))
         record["text"] = text
-    site = (urlsplit(record["url"]).hostname if record["url"] else None) or "none"
     columns = {name: record[name] or "unknown" for name in ("source", "language", "licence")}
-    tally.keep({**columns, "site": site}, size)
+    tally.keep({**columns, "site": host(record["url"]) or "none"}, size)
     return None
 
 

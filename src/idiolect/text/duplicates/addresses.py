@@ -43,6 +43,14 @@ def canonical(address: str) -> str:
     return urlunsplit(SplitResult(parts.scheme, _place(parts, host, port), path, query, fragment))
 
 
+def host(address: str | None) -> str | None:
+    """The host of an address, in small letters; None where there is none."""
+    try:
+        return urlsplit(address.strip()).hostname if address else None
+    except ValueError:
+        return None
+
+
 def _place(parts: SplitResult, host: str, port: int | None) -> str:
     """User, host and port."""
     host = host.rstrip(".")
