@@ -57,7 +57,7 @@ def _tokenizer(folder: Path) -> Any:
 def _model(model: Path) -> Any:
     from idiolect.interop import folder
 
-    return folder.load(model)
+    return folder.load(folder.find(model))
 
 
 def load_curation(recipe: str = "curate", overrides: Sequence[str] = ()) -> Curation:
