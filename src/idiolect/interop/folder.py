@@ -67,7 +67,7 @@ class Loaded:
     lineage: dict[str, Any]
     """Where the model comes from; empty in other people's folders."""
     settings: FamilySettings
-    documents: Path | None
+    documents: Path | None = None
     """The file of the documents that it was trained on; None where they are not known."""
 
 
