@@ -193,6 +193,13 @@ def test_unknown_filters_are_named_with_the_nearest(tmp_path):
         api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", overrides=['curate.filters=["gopher_qualty"]'])
 
 
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(curating, "PACKAGES", ("duckdb", "no-such-package"))
+    with pytest.raises(UserError, match="no-such-package") as raised:
+        api.curate([heap(tmp_path / "heap")], tmp_path / "corpus")
+    assert "idiolect[data]" in raised.value.mend
+
+
 def test_as_many_processes_as_there_can_be(tmp_path):
     with pytest.raises(UserError, match="0 processes"):
         api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", workers=0)

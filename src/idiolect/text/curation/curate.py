@@ -19,13 +19,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import idiolect
 from idiolect import config, files
-from idiolect.errors import Exit, UserError, nearest
+from idiolect.errors import Exit, UserError, missing_extra, nearest
 from idiolect.runs import Run
 from idiolect.text.curation import findings
 from idiolect.text.curation.engine import Engine, each
@@ -40,7 +40,7 @@ from idiolect.text.settings import CurateSettings
 
 PART_BYTES = 32 << 20
 """Bytes of input that are worked on together; a larger file that cannot be cut is a part of its own."""
-PACKAGES = ("duckdb", "fastwarc", "ftfy", "phonenumbers", "py3langid", "resiliparse")
+PACKAGES = ("duckdb", "ftfy", "phonenumbers", "py3langid", "resiliparse")
 """Libraries whose version decides what comes out."""
 REPORT, ABOUT = "report.json", "about.json"
 
@@ -153,7 +153,7 @@ def _parts(inputs: Sequence[Path | str]) -> tuple[list[Part], int]:
 
 def _key(parts: Sequence[Part], settings: CurateSettings, about: str) -> str:
     """Stands for the input (names, sizes and dates of its files), the settings, the code and what it calls."""
-    digest = hashlib.sha256(json.dumps([about, idiolect.__version__, [version(name) for name in PACKAGES]]).encode())
+    digest = hashlib.sha256(json.dumps([about, idiolect.__version__, [*map(_version, PACKAGES)]]).encode())
     digest.update(settings.model_dump_json().encode())
     texts = _texts(settings.model_dump(mode="json"))
     for named in sorted(filter(os.path.exists, texts)):  # lists, models and text that settings name
@@ -166,6 +166,13 @@ def _key(parts: Sequence[Part], settings: CurateSettings, about: str) -> str:
         file = os.stat(given)
         digest.update(f"{given} {file.st_size} {file.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        raise missing_extra("data", package, "curating") from None
 
 
 def _texts(value: Any) -> Iterator[str]:
