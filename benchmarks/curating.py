@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import measure
 from benchmarks.measure import Claim
@@ -24,6 +25,7 @@ HEAP, ROOM = 2_000_000_000, 1_000_000_000
 """Bytes of the heap, and of memory that curating it may take, all processes together."""
 SENTENCES = 14
 """In a document, about 280 words; two documents share hardly a shingle, for each is another choice of thousands."""
+PLANTED_BYTES = 200_000_000
 FILES = 7
 FILTERS = 'curate.filters=["removed", "sites", "robots", "licence", "language", "length", "gopher_repetition"]'
 """Those of the recipe, and the one that finds bad pages."""
@@ -73,7 +75,8 @@ def heap(base: str, folder: Path, size: int) -> Counter[str]:
 
 def own(sentences: Sequence[str], draw: object, number: int) -> str:
     """A document of its own: sentences drawn from the base, one word in NEW_WORD a new one."""
-    chosen = draw.integers(len(sentences), size=SENTENCES).tolist()  # type: ignore[attr-defined]
+    drawn = draw.integers(len(sentences), size=2 * SENTENCES).tolist()  # type: ignore[attr-defined]
+    chosen = [*dict.fromkeys(drawn)][:SENTENCES]  # none twice, or it would be a bad page itself
     words = " ".join(sentences[i] for i in chosen).split(" ")
     for place in range(number % NEW_WORD, len(words), NEW_WORD):
         words[place] = new_word(number)
@@ -89,15 +92,48 @@ def changed(text: str, draw: object) -> str:
 
 
 def large(suite: Suite, size: int = HEAP) -> Iterator[Claim]:
-    """The heap through the shipped recipe: memory, speed, and what of the planted was found."""
+    """The large heap: memory and speed."""
+    planted, rows, sample, peak = curated(suite, size)
+    speed = planted["documents"] / sample.seconds
+    yield Claim(
+        f"curating a heap of {size / 1e9:g} GB: memory of all processes together",
+        f"≤ {ROOM / 1e9:g} GB",
+        f"{peak / 1e9:.2f} GB",
+        peak <= ROOM,
+        load=sample.load,
+        peak_bytes=peak,
+        details={"documents_a_second": speed, "seconds": sample.seconds},
+        table=_table(rows),
+        note=f"{planted['documents']:,} documents in {FILES} files, a new word in {NEW_WORD}; {sample.seconds:,.0f} s, "
+        f"{speed:,.0f} documents a second on all cores, reading and writing included.",
+    )
+
+
+def planted(suite: Suite) -> Iterator[Claim]:
+    """A small heap: what of the planted was found."""
+    _, rows, sample, _ = curated(suite, PLANTED_BYTES)
+    near = rows[2][2] / rows[2][1]
+    yield Claim(
+        f"duplicates planted in a heap of {PLANTED_BYTES / 1e9:g} GB",
+        "addresses and texts 100 %, none else; near ≥ 0.95 and ≤ 1.005",
+        f"{rows[0][2]:,} of {rows[0][1]:,}, {rows[1][2]:,} of {rows[1][1]:,}, near {near:.4f}",
+        all(row[1] == row[2] for row in rows[:2]) and 0.95 <= near <= 1.005,
+        load=sample.load,
+        table=_table(rows),
+        note="They lie in other parts, files and processes than what they repeat. Near ones that are missing, and bad "
+        "pages beyond the planted, are documents whose own sentences repeat themselves.",
+    )
+
+
+def curated(suite: Suite, size: int) -> tuple[Counter[str], list[list[Any]], measure.Sample, int]:
+    """What was planted in a heap; a row for each kind: what, how many, how many were found; the run; its peak."""
     where = suite.folder("curating")
     try:
         planted = heap(suite.data("wikitext-2/valid.txt").read_text(encoding="utf-8"), where / "heap", size)
         out = where / "corpus"
+        command = suite.idiolect("curate", where / "heap", "-o", out, FILTERS, "--json")
         with Watched(where) as watched:
-            sample = measure.run(
-                suite.idiolect("curate", where / "heap", "-o", out, FILTERS, "--json"), timeout=3 * 3600
-            )
+            sample = measure.run(command, timeout=3 * 3600)
         report = json.loads((out / "report.json").read_text())
     finally:
         shutil.rmtree(where, ignore_errors=True)
@@ -111,32 +147,19 @@ def large(suite: Suite, size: int = HEAP) -> Iterator[Claim]:
         ["one sentence again and again", planted["junk"], dropped["gopher_repetition"]],
         ["an e-mail address and a telephone number", planted["person"], report["redacted"].get("email", 0)],
     ]
-    speed = planted["documents"] / sample.seconds
-    yield Claim(
-        f"curating a heap of {size / 1e9:g} GB: memory of all processes together",
-        f"≤ {ROOM / 1e9:g} GB",
-        f"{watched.peaks['resident'] / 1e9:.2f} GB",
-        watched.peaks["resident"] <= ROOM,
-        load=sample.load,
-        peak_bytes=watched.peaks["resident"],
-        details={"documents_a_second": speed, "seconds": sample.seconds},
-        table=[["planted", "documents", "found"], *rows],
-        note=f"{planted['documents']:,} documents in {FILES} files, a new word in {NEW_WORD}; {sample.seconds:,.0f} s, "
-        f"{speed:,.0f} documents a second on all cores, reading and writing included.",
-    )
-    exact = all(row[1] == row[2] for row in rows[:2])
-    near = rows[2][2] / rows[2][1]
-    yield Claim(
-        "the planted duplicates of that heap",
-        "addresses and texts 100 %, none else; near ≥ 0.95 and ≤ 1.005",
-        f"{rows[0][2]:,} of {rows[0][1]:,}, {rows[1][2]:,} of {rows[1][1]:,}, near {near:.4f}",
-        exact and 0.95 <= near <= 1.005,
-        load=sample.load,
-    )
+    return planted, rows, sample, watched.peaks["resident"]
 
 
-CLAIMS = {"curating-large": large}
-TRIED = ""
+def _table(rows: list[list[Any]]) -> list[list[str]]:
+    return [["planted", "documents", "found"], *([what, f"{n:,}", f"{found:,}"] for what, n, found in rows)]
+
+
+CLAIMS = {"curating-large": large, "curating-planted": planted}
+TRIED = """
+- In the heap of 2 GB, sentences were drawn with repetition: 0.06% of its documents said one thing twice and were
+  dropped as repetitive, among them some planted duplicates (19 of 9,715 and 6 of 9,806) or what they
+  repeat. The heap since then, also the small one, draws no sentence twice; in that one all are found.
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
