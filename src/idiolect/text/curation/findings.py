@@ -72,7 +72,8 @@ def page(found: Mapping[str, Any]) -> Report:
     funnel, idle = _told(found["funnel"])
     unit = found["tokens_are"]
     made.bars("Documents after each step", [r["step"] for r in funnel], {"documents": [r["documents"] for r in funnel]})
-    made.table(["after", "documents", "bytes", unit], [list(row.values()) for row in funnel])
+    counted = [[r["step"], r["documents"], r["bytes"], r["tokens"] or None] for r in funnel]  # none as it was read
+    made.table(["after", "documents", "bytes", unit], counted)
     if idle:
         made.facts({"asked, and dropped nothing": ", ".join(idle)})
     reasons = [list(row.values()) for row in found["dropped_by"]]
