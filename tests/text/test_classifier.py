@@ -77,7 +77,8 @@ def test_it_tells_text_from_all_of_it(texts: list[str]) -> None:
     half = len(texts) // 2
     third = half // 3
     bad = shuffled(texts[half:][:third]) + boilerplate(texts[:third]) + machine_made(texts[half:])[-third:]
-    assert train(texts[:half], bad, SETTINGS).about["auc"] >= 0.9
+    more = SETTINGS.model_copy(update={"held_out": 0.3})  # of a tenth, 13 texts, the figure hangs on each
+    assert train(texts[:half], bad, more).about["auc"] >= 0.9
 
 
 def test_it_learns_nothing_where_there_is_nothing_to_learn(texts: list[str]) -> None:
