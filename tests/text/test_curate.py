@@ -193,6 +193,14 @@ def test_unknown_filters_are_named_with_the_nearest(tmp_path):
         api.curate([heap(tmp_path / "heap")], tmp_path / "corpus", overrides=['curate.filters=["gopher_qualty"]'])
 
 
+def test_a_folder_that_is_called_like_a_setting_is_no_part_of_a_corpus(made, monkeypatch):
+    folder, result = made
+    monkeypatch.chdir(folder)
+    (folder / "text").mkdir()  # as the field that holds the text is called
+    again = api.curate([folder / "heap"], folder / "corpus", workers=1)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(curating, "PACKAGES", ("duckdb", "no-such-package"))
     with pytest.raises(UserError, match="no-such-package") as raised:

@@ -135,7 +135,7 @@ def test_listed_words_are_looked_for_in_any_text(listed: Listed, text: str) -> N
 def listed(tmp_path_factory: pytest.TempPathFactory) -> Listed:
     path = tmp_path_factory.mktemp("words") / "words.txt"
     path.write_text("a b\nc\n鬼\n", encoding="utf-8")
-    return Listed(str(path))
+    return Listed(path)
 
 
 def test_a_classifier_of_labelled_texts(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class SymbolSettings(Settings):
 class DecontaminateSettings(Settings):
     """Evaluation sets that the corpus must not hold."""
 
-    against: tuple[str, ...] = ()
+    against: tuple[Path, ...] = ()
     """Evaluation sets, as files or folders: a row of jsonl or parquet, or a paragraph of plain text, is an example."""
     words: int = Field(default=13, ge=1, le=100)
     """Words in a row that a document and an example must share to overlap."""
@@ -190,7 +190,7 @@ class ClassifierSettings(Settings):
 class QualitySettings(Settings):
     """Documents that are like good ones, by a classifier that learns them from the rest of the heap."""
 
-    good: tuple[str, ...] = ()
+    good: tuple[Path, ...] = ()
     """Files or folders of good text: txt, md, jsonl or parquet."""
     rule: Literal["threshold", "pareto"] = "threshold"
     """threshold keeps what is probable enough; pareto also keeps some of the improbable, the fewer the less so."""
@@ -203,9 +203,9 @@ class QualitySettings(Settings):
 class ToxicitySettings(Settings):
     """Documents without what a list of words or a file of labelled texts calls bad."""
 
-    words: str | None = None
+    words: Path | None = None
     """A file of words and phrases, one a line; a document with one of them is dropped."""
-    labelled: str | None = None
+    labelled: Path | None = None
     """A csv, tsv, jsonl or parquet file of texts with labels that a classifier learns from."""
     text_field: str = "text"
     """The field of a labelled row that holds the text."""

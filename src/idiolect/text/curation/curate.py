@@ -28,7 +28,7 @@ from idiolect import config, files
 from idiolect.errors import Exit, UserError, missing_extra, nearest
 from idiolect.runs import Run
 from idiolect.text.curation import findings
-from idiolect.text.curation.engine import Engine, each
+from idiolect.text.curation.engine import STOPPING, Engine, each
 from idiolect.text.curation.sift import KEYS, LEARNT, OVERLAP, ROWS_READ, TALLY, Job, Part, sample, settle, sift
 from idiolect.text.curation.tally import Tally
 from idiolect.text.duplicates.deduplicate import decide
@@ -155,9 +155,8 @@ def _key(parts: Sequence[Part], settings: CurateSettings, about: str) -> str:
     """Stands for the input (names, sizes and dates of its files), the settings, the code and what it calls."""
     digest = hashlib.sha256(json.dumps([about, idiolect.__version__, [*map(_version, PACKAGES)]]).encode())
     digest.update(settings.model_dump_json().encode())
-    texts = _texts(settings.model_dump(mode="json"))
-    for named in sorted(filter(os.path.exists, texts)):  # lists, models and text that settings name
-        for inside in [Path(named), *sorted(Path(named).rglob("*"))]:
+    for named in sorted(_paths(settings.model_dump())):  # lists, models and text
+        for inside in filter(os.path.exists, [named, *sorted(named.rglob("*"))]):
             file = os.stat(inside)
             digest.update(f"{inside} {file.st_size} {file.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     for module in sorted(Path(__file__).parents[1].rglob("*.py")):
@@ -175,12 +174,12 @@ def _version(package: str) -> str:
         raise missing_extra("data", package, "curating") from None
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value."""
-    if isinstance(value, str):
+def _paths(value: Any) -> Iterator[Path]:
+    """Every path in a value."""
+    if isinstance(value, Path):
         yield value
-    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _texts(inside)
+    for inside in value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ():
+        yield from _paths(inside)
 
 
 def _named(function: Any) -> str:
@@ -312,7 +311,7 @@ def _stopped_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heeded = [n for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    heeded = [n for n in STOPPING if signal.getsignal(n) != signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield

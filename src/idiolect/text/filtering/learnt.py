@@ -98,7 +98,7 @@ def learn_toxicity(settings: CurateSettings, folder: Path, heap: Heap) -> dict[s
         Listed(own.words)  # what is wrong with it is said before the work begins
     if own.labelled is None:
         return {}
-    rows = Examples((Path(own.labelled),), (own.text_field, own.label_field))
+    rows = Examples((own.labelled,), (own.text_field, own.label_field))
 
     def texts(flagged: bool) -> Iterator[str]:
         return (row[own.text_field] for row in rows if (row[own.label_field].strip() == own.label) == flagged)
@@ -130,8 +130,8 @@ def toxicity(
 class Listed:
     """Words and phrases, looked for as whole words whatever their case; as they stand in scripts without spaces."""
 
-    def __init__(self, path: str) -> None:
-        entries = {line.strip().lower() for line in lines(decoded(Path(path)), Path(path))} - {""}
+    def __init__(self, path: Path) -> None:
+        entries = {line.strip().lower() for line in lines(decoded(path), path)} - {""}
         if not entries:
             raise UserError(f"{path} holds no words", "write one a line")
         self.inside = tuple(sorted(entry for entry in entries if NO_SPACES.search(entry)))
